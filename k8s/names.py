@@ -1,0 +1,53 @@
+"""Names and labels of everything made in a cluster. Pure."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+
+PREFIX = "atelier.dev"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "atelier"  # value of MANAGED_BY, and the field manager of every apply
+INSTALL = f"{PREFIX}/install"
+ENVIRONMENT = f"{PREFIX}/environment"  # the environment's id
+NAME = f"{PREFIX}/name"
+KIND = f"{PREFIX}/kind"
+TEAM = f"{PREFIX}/team"
+OWNER = f"{PREFIX}/owner"  # label-safe form, see label_value
+ROLE = f"{PREFIX}/role"
+SIMULATED = f"{PREFIX}/simulated"  # on nodes of the embedded cluster that are not real
+EXPIRES_AT = f"{PREFIX}/expires-at"  # annotation, RFC 3339
+OWNER_NAME = f"{PREFIX}/owner-name"  # annotation: the user name as it is
+
+_UNSAFE = re.compile(r"[^a-z0-9]+")
+
+
+def label_value(text: str) -> str:
+    """`text` as a label value and part of an object name: at most 40 characters, lower-case, distinct for distinct input.
+
+    Text that is already safe stays as it is; otherwise a digest keeps two different inputs apart.
+    """
+    safe = _UNSAFE.sub("-", text.lower()).strip("-")
+    if safe == text and len(safe) <= 40 and not re.search(r"-x[0-9a-f]{8}$", safe):
+        return safe
+    return f"{safe[:29].rstrip('-') or 'u'}-x{sha256(text.encode()).hexdigest()[:8]}"
+
+
+def namespace(team: str) -> str:
+    """Namespace of a team, by its slug."""
+    return f"atelier-{team}"
+
+
+def object_name(name: str, environment_id: str) -> str:
+    """Base name of an environment's objects: its name (at most 30 characters) and the first 8 digits of its id."""
+    return f"{name[:30].rstrip('-')}-{environment_id.replace('-', '')[:8]}"
+
+
+def role_name(base: str, role: str) -> str:
+    """Name of a role's StatefulSet and Service."""
+    return f"{base}-{role}"
+
+
+def home_claim(owner: str, name: str) -> str:
+    """Name of the claim of a home volume: at most 63 characters, distinct for each owner and environment name."""
+    return f"home-{label_value(name)[:40].rstrip('-')}-{sha256(f'{owner}/{name}'.encode()).hexdigest()[:8]}"

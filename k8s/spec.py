@@ -1,0 +1,120 @@
+"""An environment as the cluster side sees it: frozen, resolved, free of Django. `workers.specs` makes one from a row.
+
+`k8s.manifests` turns it into Kubernetes documents; `k8s.status` compares it with what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """Accelerators of one replica."""
+
+    slug: str
+    resource_key: str
+    count: int
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    runtime_class: str = ""
+    scheduler_name: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one replica may use. CPU in millicores, memory and shared memory in bytes; requests equal limits."""
+
+    cpu_millis: int
+    memory_bytes: int
+    shm_bytes: int = 0
+    devices: Devices | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """How a port is shown to people."""
+
+    title: str
+    scheme: str = "http"
+    path: str = "/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    name: str
+    number: int
+    endpoint: Endpoint | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Readiness: an HTTP path on a named port, or only that port when `path` is empty."""
+
+    port: str
+    path: str = ""
+    period_seconds: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """One kind of replica. `command` and `args` are Kubernetes' own, `$(VAR)` expansion included."""
+
+    name: str
+    replicas: int
+    image: str
+    resources: Resources
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    readiness: Probe | None = None
+    scalable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """The home volume, mounted at `mount_path`, which is also HOME and the working directory."""
+
+    claim: str
+    size_bytes: int
+    storage_class: str = ""  # empty: the cluster's default
+    mount_path: str = "/home/jovyan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentSpec:
+    """Everything that is needed to make an environment's objects."""
+
+    id: str
+    install: str
+    name: str
+    kind: str  # "notebook" | "cluster"
+    team: str
+    owner: str  # user name
+    roles: tuple[Role, ...]  # a notebook has exactly one, named "notebook"
+    namespace: str
+    base_name: str  # names.object_name(name, id)
+    home: Home | None = None
+    expires_at: str = ""  # RFC 3339
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    service_domain: str = "svc.cluster.local"
+    connect_env: Mapping[str, str] = field(default_factory=dict)  # for notebooks of the same owner, e.g. DASK_SCHEDULER_ADDRESS
+    connect_snippet: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeamSpec:
+    """What a team's namespace holds. `hard` is ResourceQuota's spec.hard, e.g. {"requests.cpu": "8"}; empty: no quota object."""
+
+    slug: str
+    install: str
+    namespace: str
+    hard: Mapping[str, str] = field(default_factory=dict)
+    hub_cidrs: tuple[str, ...] = ()  # where the Hub and its proxy are
+    hub_api_port: int = 8011
+    egress_cidrs: tuple[str, ...] = ()

@@ -1,0 +1,75 @@
+"""What can be asked for: templates (what to run), flavors (how much), accelerators (which chip)."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Accelerator(models.Model):
+    """One kind of chip, as catalogue data: names differ per vendor stack, so none is in code."""
+
+    slug = models.SlugField(max_length=60, unique=True)
+    title = models.JSONField(default=dict, help_text='{"en": "...", "zh-hans": "..."}')
+    family = models.CharField(max_length=20, help_text="gpu, npu, dcu, mlu, vpu, fpga, tpu")
+    vendor = models.CharField(max_length=60, blank=True)
+    model = models.CharField(max_length=60, blank=True)
+    memory_bytes = models.BigIntegerField(null=True, blank=True)
+    resource_key = models.CharField(max_length=120, help_text="Extended resource counted per device, e.g. nvidia.com/gpu")
+    node_selector = models.JSONField(default=dict, blank=True)
+    tolerations = models.JSONField(default=list, blank=True)
+    runtime_class = models.CharField(max_length=60, blank=True)
+    scheduler_name = models.CharField(max_length=60, blank=True)
+    annotations = models.JSONField(default=dict, blank=True)
+    env = models.JSONField(default=dict, blank=True)
+    quota_weight = models.FloatField(default=1.0)
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Flavor(models.Model):
+    """A shape: CPU, memory, shared memory and, if any, accelerators. For a cluster it is the shape of one worker."""
+
+    slug = models.SlugField(max_length=60, unique=True)
+    title = models.JSONField(default=dict)
+    cpu_millis = models.PositiveIntegerField(help_text="Millicores")
+    memory_bytes = models.BigIntegerField()
+    shm_bytes = models.BigIntegerField(default=0, help_text="Size of /dev/shm, taken from memory; 0 keeps the runtime's default")
+    accelerator = models.ForeignKey(Accelerator, null=True, blank=True, on_delete=models.PROTECT, related_name="flavors")
+    accelerator_count = models.PositiveIntegerField(default=0)
+    position = models.PositiveIntegerField(default=100)
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["position", "slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Template(models.Model):
+    """Something to run. `spec` is the validated template document (see docs/adding-a-template.md)."""
+
+    class Kind(models.TextChoices):
+        NOTEBOOK = "notebook"
+        CLUSTER = "cluster"
+
+    slug = models.SlugField(max_length=60, unique=True)
+    version = models.PositiveIntegerField(default=1)
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    title = models.JSONField(default=dict)
+    description = models.JSONField(default=dict)
+    icon = models.CharField(max_length=40, blank=True)
+    spec = models.JSONField(default=dict)
+    position = models.PositiveIntegerField(default=100)
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["position", "slug"]
+
+    def __str__(self) -> str:
+        return self.slug

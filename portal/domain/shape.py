@@ -1,0 +1,96 @@
+"""What an environment will take, from its template, parameters and flavor. Pure data in, pure data out; used for quota and for specs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def parse_bytes(quantity: str) -> int:
+    """Bytes of a Kubernetes quantity such as "512Mi" or "10Gi"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]i?|Ki|)", quantity)
+    if not match or match[2] not in _UNITS:
+        raise ValueError(f"{quantity!r} is not a quantity of bytes such as 512Mi or 10Gi")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_cpu(quantity: str) -> int:
+    """Millicores of a Kubernetes quantity such as "500m", "2" or "0.5"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", quantity)
+    if not match:
+        raise ValueError(f"{quantity!r} is not a CPU quantity such as 500m or 2")
+    return int(float(match[1])) if match[2] else int(float(match[1]) * 1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleShape:
+    """Replicas of a role and what each takes. CPU in millicores, memory in bytes."""
+
+    name: str
+    replicas: int
+    cpu_millis: int
+    memory_bytes: int
+    shm_bytes: int = 0
+    accelerator: str = ""  # slug
+    accelerator_count: int = 0
+    scalable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlavorShape:
+    """The figures of a flavor, free of the database."""
+
+    cpu_millis: int
+    memory_bytes: int
+    shm_bytes: int = 0
+    accelerator: str = ""
+    accelerator_count: int = 0
+
+
+def role_shapes(template_spec: Mapping[str, Any], params: Mapping[str, Any], flavor: FlavorShape, workers: int | None = None) -> tuple[RoleShape, ...]:
+    """Every role with its replicas and what one replica takes.
+
+    A role without `resources` has the flavor's shape. `replicas` is a number or `{"param": name}`; the latter marks the
+    scalable role, whose count is `workers` when given, else the parameter's value or its default in the schema.
+    """
+    shapes = []
+    for role in template_spec["roles"]:
+        count = role.get("replicas", 1)
+        scalable = isinstance(count, Mapping)
+        if scalable:
+            name = count["param"]
+            count = workers if workers is not None else params.get(name, template_spec["params"]["properties"][name].get("default", 1))
+        own = role.get("resources")
+        if own:
+            shape = FlavorShape(cpu_millis=parse_cpu(str(own["cpu"])), memory_bytes=parse_bytes(str(own["memory"])))
+        else:
+            shape = flavor
+        shapes.append(
+            RoleShape(
+                name=role["name"],
+                replicas=int(count),
+                cpu_millis=shape.cpu_millis,
+                memory_bytes=shape.memory_bytes,
+                shm_bytes=shape.shm_bytes,
+                accelerator=shape.accelerator,
+                accelerator_count=shape.accelerator_count,
+                scalable=scalable,
+            )
+        )
+    return tuple(shapes)
+
+
+def total(shapes: tuple[RoleShape, ...]) -> dict[str, int]:
+    """Quota resources that run-time takes: `environments`, `cpu` (millicores), `memory` (bytes), `accelerator:<slug>` (devices)."""
+    amounts = {"environments": 1, "cpu": 0, "memory": 0}
+    for shape in shapes:
+        amounts["cpu"] += shape.replicas * shape.cpu_millis
+        amounts["memory"] += shape.replicas * shape.memory_bytes
+        if shape.accelerator and shape.accelerator_count:
+            key = f"accelerator:{shape.accelerator}"
+            amounts[key] = amounts.get(key, 0) + shape.replicas * shape.accelerator_count
+    return amounts

@@ -1,0 +1,12 @@
+"""Every address of the portal."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("accounts/", include("portal.identity.urls")),
+    path("o/", include("portal.identity.provider_urls")),
+    path("api/v1/", include("portal.api.urls")),
+    path("", include("portal.web.urls")),
+]
