@@ -1,0 +1,4 @@
+"""Settings of the REST API."""
+
+REST_FRAMEWORK: dict[str, object] = {}
+SPECTACULAR_SETTINGS: dict[str, object] = {}
