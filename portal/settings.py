@@ -80,6 +80,7 @@ INSTALLED_APPS = [
     "portal.web",
     "portal.api",
     "portal.live",
+    "portal.ops",
 ]
 
 MIDDLEWARE = [
@@ -193,9 +194,14 @@ TIME_ZONE = env.str("TIME_ZONE", "UTC")
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [ROOT / "static"]
 STATIC_ROOT = VAR_DIR / "static"
+# True after `manage.py collectstatic`: hashed, compressed names. False: served from the source folders, nothing to collect.
+STATIC_COLLECTED = env.bool("STATIC_COLLECTED", False)
+WHITENOISE_USE_FINDERS = not STATIC_COLLECTED
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(VAR_DIR / "files")}},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage" if STATIC_COLLECTED else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
     "archive": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(VAR_DIR / "archive")}},
 }
 X_FRAME_OPTIONS = "DENY"

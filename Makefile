@@ -1,0 +1,57 @@
+# Two commands matter: `make up` and `make test`. Each makes what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# `make up PORT=9000 HUB_PORT=9010 KUBECONFIG=path`: handed to every process. A KUBECONFIG of the shell does not count, only one given to make.
+ifneq ($(origin KUBECONFIG),command line)
+unexport KUBECONFIG
+KUBECONFIG :=
+endif
+export KUBECONFIG
+SETTINGS := PORT HUB_PORT HUB_API_PORT PROXY_API_PORT CLUSTER_PORT HUB_CONNECT_HOST BIND PUBLIC_URL HUB_PUBLIC_URL VAR_DIR DATABASE_URL VERBOSE \
+	STORAGE_CLASS SERVICE_DOMAIN NODE_SELECTOR IMAGES HOME_SIZE HUB_CIDRS EGRESS_CIDRS CLUSTER_NODES CLUSTER_RUNTIMES
+$(foreach name,$(SETTINGS),$(if $(filter command line,$(origin $(name))),$(eval export $(name))))
+
+.DEFAULT_GOAL := help
+.PHONY: help up demo test lint bench install messages browser
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# uv itself lives in a small environment of its own, so that a fresh machine needs only Python.
+UV := .venv-uv/bin/uv
+$(UV):
+	@$(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+
+$(VENV)/.installed: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --quiet --frozen --all-extras --python $(PYTHON)
+	@touch $@
+
+install: $(VENV)/.installed messages ## the Python environment, from uv.lock
+
+messages: $(patsubst %.po,%.mo,$(wildcard locale/*/LC_MESSAGES/django.po))
+%.mo: %.po | $(VENV)/.installed
+	@$(BIN)/pybabel --quiet compile --use-fuzzy -i $< -o $@
+
+up: install ## start everything here; Ctrl-C stops it
+	@exec $(BIN)/python manage.py up
+
+demo: install ## do the main job through the REST API and print a timeline
+	@$(BIN)/python manage.py demo
+
+browser:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; }; } || \
+	  echo "No chromium, and it cannot be installed here: browser tests are skipped."
+
+lint: install ## ruff, mypy, import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy portal workers k8s
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+test: install browser lint ## everything, the browser tests too
+	@$(BIN)/pytest
+
+bench: install ## measurements, with the peer beside ours
+	@$(BIN)/python -m tests.bench
