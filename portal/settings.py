@@ -10,6 +10,7 @@ from pathlib import Path
 
 import environs
 
+from .logconf import configure as configure_logging
 from .runtime import ROOT, secret, socket_path
 
 env = environs.Env()
@@ -221,8 +222,10 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-REST_FRAMEWORK: dict[str, object] = {}  # filled in by portal.api.conf, imported below
+LOG_LEVEL = env.str("LOG_LEVEL", "INFO")
+LOG_JSON = env.bool("LOG_JSON", False)
 LOGGING_CONFIG = None
+configure_logging(LOG_LEVEL, json=LOG_JSON)
 
 from .api.conf import REST_FRAMEWORK, SPECTACULAR_SETTINGS  # noqa: E402, F401
 from .identity.conf import OAUTH2_PROVIDER, account_settings  # noqa: E402, F401

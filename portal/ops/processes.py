@@ -78,7 +78,7 @@ def cluster_answers() -> bool:
 
 
 def _ca(server: Mapping[str, str]) -> bool:
-    return False if "certificate-authority-data" in server or "certificate-authority" in server else True
+    return not ("certificate-authority-data" in server or "certificate-authority" in server)
 
 
 def hub_answers() -> bool:
@@ -104,7 +104,7 @@ def worker_answers() -> bool:
 
     try:
         return bool(app.control.inspect(timeout=0.5).ping())
-    except Exception:  # noqa: BLE001 - whatever the broker client raises, it does not answer yet
+    except Exception:
         return False
 
 

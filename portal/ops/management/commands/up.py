@@ -86,7 +86,9 @@ class Command(BaseCommand):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise CommandError(f"Atelier already runs from this folder ({settings.VAR_DIR}). Stop it first, or use VAR_DIR=another PORT=... HUB_PORT=...") from error
+            raise CommandError(
+                f"Atelier already runs from this folder ({settings.VAR_DIR}). Stop it first, or use VAR_DIR=another PORT=... HUB_PORT=..."
+            ) from error
         return lock
 
     def _check(self) -> None:
@@ -110,8 +112,10 @@ class Command(BaseCommand):
             call_command("seed_demo", verbosity=0)
             call_command("oidc_client", verbosity=0)
             self._remember_pids(manager, names)
-            processes.wait_for(tuple(name for name in ("redis", "database", "cluster", "hub", "worker", "web") if name in names or name in ("database", "cluster")))
-        except Exception as error:  # noqa: BLE001 - whatever it is ends the start, with its words
+            processes.wait_for(
+                tuple(name for name in ("redis", "database", "cluster", "hub", "worker", "web") if name in names or name in ("database", "cluster"))
+            )
+        except Exception as error:
             failures.append(f"Atelier did not come up: {error}. See {settings.VAR_DIR / 'log'}.")
             manager.returncode = 1
             manager.terminate()
@@ -130,7 +134,7 @@ class Command(BaseCommand):
             "  Ctrl-C stops everything.",
             "",
         ]
-        print("\n".join(lines), flush=True)  # noqa: T201 - self.stdout is not safe from a thread that outlives it
+        print("\n".join(lines), flush=True)
 
     # --- processes of a run that was killed before it could stop them -------------
 
