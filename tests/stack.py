@@ -1,0 +1,141 @@
+"""A whole installation for tests and benchmarks: `manage.py up` with its own ports and `VAR_DIR`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from portal.runtime import ROOT
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 120) -> Any:
+    """The first true value of `condition`; AssertionError naming `what` when it does not come."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"waited {timeout:.0f} s for: {what}"
+        time.sleep(0.05)
+
+
+class Stack:
+    """`start`, `stop`, and what a user of the installation needs to know."""
+
+    def __init__(self, var: Path, **settings: str) -> None:
+        self.var = var
+        port, hub, hub_api, proxy_api, cluster = free_ports(5)
+        self.url, self.hub = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{hub}"
+        self.settings = {
+            "VAR_DIR": str(var),
+            "PORT": str(port),
+            "HUB_PORT": str(hub),
+            "HUB_API_PORT": str(hub_api),
+            "PROXY_API_PORT": str(proxy_api),
+            "CLUSTER_PORT": str(cluster),
+            **settings,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.output = var / "up.out"
+
+    @property
+    def env(self) -> dict[str, str]:
+        inherited = {key: value for key, value in os.environ.items() if key not in ("KUBECONFIG", "DATABASE_URL", "REDIS_URL")}
+        return {**inherited, **self.settings}
+
+    def start(self, timeout: float = 120) -> float:
+        """Seconds until the banner was printed."""
+        self.var.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        with self.output.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "up"], cwd=ROOT, env=self.env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        wait_until(lambda: b"Atelier is up" in self.output.read_bytes() or self.process.poll() is not None, "make up to be ready", timeout)
+        assert self.process.poll() is None, self.output.read_text()
+        return time.monotonic() - began
+
+    def interrupt(self, timeout: float = 60) -> float:
+        """Press Ctrl-C; seconds until it was gone."""
+        assert self.process is not None
+        began = time.monotonic()
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGINT)
+            self.process.wait(timeout=timeout)
+        return time.monotonic() - began
+
+    def stop(self) -> None:
+        """End it, and whatever a failed test left of it."""
+        if self.process is None:
+            return
+        try:
+            self.interrupt()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this installation, pods included: those whose command, folder or environment names its VAR_DIR."""
+        found = []
+        mark = str(self.var)
+        for process in psutil.process_iter():
+            try:
+                if (
+                    process.pid != os.getpid()
+                    and process.status() != psutil.STATUS_ZOMBIE
+                    and (any(mark in part for part in process.cmdline()) or mark in process.cwd() or any(mark in value for value in process.environ().values()))
+                ):
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+                continue
+        return found
+
+    def credentials(self) -> dict[str, str]:
+        return json.loads((self.var / "credentials.json").read_text())
+
+    def manage(self, *args: str) -> str:
+        """What a management command printed."""
+        return subprocess.run([sys.executable, "manage.py", *args], cwd=ROOT, env=self.env, check=True, capture_output=True, text=True).stdout.strip()
+
+    def token(self, user: str = "alice") -> str:
+        return self.manage("token", user)
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(self.url + "/healthz", timeout=2, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+@contextlib.contextmanager
+def running(var: Path, **settings: str) -> Iterator[Stack]:
+    """A started installation, stopped at the end whatever happens."""
+    stack = Stack(var, **settings)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
