@@ -54,3 +54,7 @@ class Denied(ClusterError):
 
 class Rejected(ClusterError):
     """400, 415 or 422: the cluster does not accept the object as it is."""
+
+
+class Foreign(ClusterError):
+    """An object of that name is there already and belongs to someone else; it is left alone."""

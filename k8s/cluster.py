@@ -1,0 +1,384 @@
+"""The only user of the Kubernetes client (synchronous). Raw JSON in and out; its exceptions end here and become `k8s.errors`.
+
+Raw, because turning lists into model objects costs most of a controller's time and memory, and because what is applied
+are the documents of `k8s.manifests` as they are. Every call has a timeout; connections are kept and reused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import urllib3
+from kubernetes.client import ApiClient, Configuration
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import load_kube_config
+from kubernetes.config.config_exception import ConfigException
+
+from . import errors, names
+from .manifests import SPEC_HASH, sealed
+
+Object = dict[str, Any]
+_T = TypeVar("_T")
+
+CONNECT_SECONDS = 3.0
+READ_SECONDS = 15.0
+WATCH_SECONDS = 240  # the server ends a watch after this; `Expired` and silence end it earlier
+SILENCE_SECONDS = 75.0  # bookmarks come about once a minute; a watch that says nothing for longer is dead
+_PAGE = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Where a kind lives in the API."""
+
+    version: str
+    name: str
+    plural: str
+    namespaced: bool = True
+
+
+NAMESPACES = Kind(version="v1", name="Namespace", plural="namespaces", namespaced=False)
+NODES = Kind(version="v1", name="Node", plural="nodes", namespaced=False)
+PODS = Kind(version="v1", name="Pod", plural="pods")
+SERVICES = Kind(version="v1", name="Service", plural="services")
+SECRETS = Kind(version="v1", name="Secret", plural="secrets")
+CONFIG_MAPS = Kind(version="v1", name="ConfigMap", plural="configmaps")
+CLAIMS = Kind(version="v1", name="PersistentVolumeClaim", plural="persistentvolumeclaims")
+EVENTS = Kind(version="v1", name="Event", plural="events")
+SERVICE_ACCOUNTS = Kind(version="v1", name="ServiceAccount", plural="serviceaccounts")
+QUOTAS = Kind(version="v1", name="ResourceQuota", plural="resourcequotas")
+LIMIT_RANGES = Kind(version="v1", name="LimitRange", plural="limitranges")
+STATEFUL_SETS = Kind(version="apps/v1", name="StatefulSet", plural="statefulsets")
+POLICIES = Kind(version="networking.k8s.io/v1", name="NetworkPolicy", plural="networkpolicies")
+
+KINDS = {
+    (kind.version, kind.name): kind
+    for kind in (
+        NAMESPACES,
+        NODES,
+        PODS,
+        SERVICES,
+        SECRETS,
+        CONFIG_MAPS,
+        CLAIMS,
+        EVENTS,
+        SERVICE_ACCOUNTS,
+        QUOTAS,
+        LIMIT_RANGES,
+        STATEFUL_SETS,
+        POLICIES,
+    )
+}
+# Kinds that bear an environment's label. Deletion is complete when none of them is left.
+ENVIRONMENT_KINDS = (PODS, STATEFUL_SETS, SERVICES, CONFIG_MAPS, SECRETS, POLICIES, CLAIMS)
+
+
+def kind_of(document: Mapping[str, Any]) -> Kind:
+    """The `Kind` of a document; KeyError for one that this project does not make."""
+    return KINDS[document["apiVersion"], document["kind"]]
+
+
+class Cluster:
+    """One connection pool to one cluster. Safe for threads; made anew after a fork (see `connect`)."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
+        self._client: ApiClient | None = None
+        self._lock = threading.Lock()
+        self._threads: ThreadPoolExecutor | None = None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+            if self._threads is not None:
+                self._threads.shutdown(wait=False, cancel_futures=True)
+                self._threads = None
+
+    # --- objects ---------------------------------------------------------------
+
+    def get(self, kind: Kind, name: str, namespace: str = "") -> Object | None:
+        """The object, or None when there is none."""
+        try:
+            return self._json("GET", _path(kind, namespace, name))
+        except errors.Gone:
+            return None
+
+    def find(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Object]:
+        """Every object of a kind, in one namespace or in all."""
+        return self.find_at(kind, namespace, labels=labels, fields=fields)[0]
+
+    def find_at(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> tuple[list[Object], str]:
+        """As `find`, and the resourceVersion from which a watch goes on."""
+        items: list[Object] = []
+        token = ""
+        while True:
+            query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(_PAGE), "continue": token}
+            page = self._json("GET", _path(kind, namespace), query)
+            # Items of a list come without kind and apiVersion.
+            items.extend({"apiVersion": kind.version, "kind": kind.name, **item} for item in page["items"])
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return items, page["metadata"]["resourceVersion"]
+
+    def apply(self, document: Object, *, update: bool = True) -> Object:
+        """Bring an object to what `document` says, by server-side apply, and return it as it now is.
+
+        An object that is there already is changed only when it is ours and differs; with `update=False` not even then.
+        Raises `Foreign` when the name is taken by someone else's object, `Conflict` while the old one is being deleted.
+        """
+        kind, metadata = kind_of(document), document["metadata"]
+        document = sealed(document)
+        existing = self.get(kind, metadata["name"], metadata.get("namespace", ""))
+        if existing is not None:
+            _check_ours(existing, document)
+            if existing["metadata"].get("deletionTimestamp"):
+                raise errors.Conflict(f"{kind.name} {metadata['name']} is still being deleted", reason="Terminating")
+            if not update or existing["metadata"].get("annotations", {}).get(SPEC_HASH) == document["metadata"]["annotations"][SPEC_HASH]:
+                return existing
+        query = {"fieldManager": names.MANAGER, "force": "true"}
+        path = _path(kind, metadata.get("namespace", ""), metadata["name"])
+        return self._json("PATCH", path, query, body=document, content_type="application/apply-patch+yaml")
+
+    def apply_all(self, documents: Iterable[Object]) -> list[Object]:
+        """Apply documents that do not depend on each other, side by side. The first error is raised after all have ended."""
+        return _all([self._pool().submit(self.apply, document) for document in documents])
+
+    def gather(self, requests: Sequence[tuple[Kind, str, str, str]]) -> list[list[Object]]:
+        """Several lists side by side: (kind, namespace, labels, fields) each."""
+        return _all([self._pool().submit(self.find, kind, namespace, labels=labels, fields=fields) for kind, namespace, labels, fields in requests])
+
+    def delete(self, item: Mapping[str, Any], *, grace_seconds: int | None = None) -> bool:
+        """Delete an object as it was read: by name, and only if it is still the same one (uid). What it owns goes after it.
+
+        False when it was gone, or when another object has taken its name.
+        """
+        metadata = item["metadata"]
+        options: Object = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": metadata["uid"]},
+        }
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        try:
+            self._json("DELETE", _path(kind_of(item), metadata.get("namespace", ""), metadata["name"]), body=options)
+        except (errors.Gone, errors.Conflict):
+            return False
+        return True
+
+    # --- logs and watches --------------------------------------------------------
+
+    def read_log(self, namespace: str, pod: str, container: str, *, max_bytes: int, previous: bool = False, seconds: float = 30.0) -> tuple[bytes, bool]:
+        """The last `max_bytes` of a container's log, each line with its time; and whether something before them was left out.
+
+        `limitBytes` of the API keeps the beginning, so the end is cut out of the stream here, at a line.
+        """
+        query = {"container": container, "timestamps": "true", "previous": "true" if previous else ""}
+        response = self._open("GET", f"{_path(PODS, namespace, pod)}/log", query, timeout=(CONNECT_SECONDS, READ_SECONDS))
+        kept, cut = bytearray(), False
+        deadline = time.monotonic() + seconds
+        try:
+            for chunk in response.stream(64 * 1024):
+                kept += chunk
+                if len(kept) > max_bytes + 1024 * 1024:
+                    del kept[:-max_bytes]
+                    cut = True
+                if time.monotonic() > deadline:
+                    cut = True
+                    break
+        except urllib3.exceptions.HTTPError as error:
+            raise errors.Unreachable(f"the log of {pod} broke off: {type(error).__name__}") from error
+        finally:
+            response.close()
+        if len(kept) > max_bytes:
+            del kept[:-max_bytes]
+            cut = True
+        if cut:
+            del kept[: kept.find(b"\n") + 1]
+        return bytes(kept), cut
+
+    def watch(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "", resource_version: str) -> Iterator[tuple[str, Object]]:
+        """Changes after `resource_version` as ("ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK", object), until the server ends the watch.
+
+        Raises `Expired` when that version is too old (list again) and `Unreachable` when the connection breaks or falls silent.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "labelSelector": labels,
+            "fieldSelector": fields,
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        response = self._open("GET", _path(kind, namespace), query, timeout=(CONNECT_SECONDS, SILENCE_SECONDS))
+        rest = b""
+        try:
+            # read1 hands over what has arrived; stream() would wait for a whole block.
+            while chunk := response.read1(256 * 1024):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        yield _watch_event(json.loads(line))
+        except urllib3.exceptions.HTTPError as error:
+            raise errors.Unreachable(f"the watch of {kind.plural} broke off: {type(error).__name__}") from error
+        finally:
+            response.close()
+
+    # --- transport ---------------------------------------------------------------
+
+    def _json(self, method: str, path: str, query: Mapping[str, str] | None = None, *, body: Object | None = None, content_type: str = "") -> Object:
+        response = self._open(method, path, query or {}, body=body, content_type=content_type, timeout=(CONNECT_SECONDS, READ_SECONDS))
+        try:
+            data = response.data
+        except urllib3.exceptions.HTTPError as error:
+            raise errors.Unreachable(f"the cluster's answer broke off: {type(error).__name__}") from error
+        return json.loads(data)
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        body: Object | None = None,
+        content_type: str = "",
+        timeout: tuple[float, float],
+        again: bool = True,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request; the answer's body is still to be read. Raises `k8s.errors`."""
+        client = self._connected()
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = content_type or "application/json"
+        request = client.param_serialize(
+            method,
+            path,
+            query_params=[(key, value) for key, value in query.items() if value],
+            header_params=headers,
+            # JSON is YAML, so one serialisation serves apply patches too; the client passes text through as it is.
+            body=json.dumps(body) if body is not None and content_type else body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = client.call_api(*request, _request_timeout=timeout).response
+        except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
+            raise errors.Unreachable(f"the cluster does not answer: {_cause(error)}") from error
+        if response.status < 400:
+            return response
+        if response.status == 401 and again:
+            # The embedded cluster, or whoever rotates tokens, may have written a new kubeconfig.
+            self._forget(client)
+            return self._open(method, path, query, body=body, content_type=content_type, timeout=timeout, again=False)
+        raise _error(response)
+
+    def _connected(self) -> ApiClient:
+        with self._lock:
+            if self._client is None:
+                configuration = Configuration()
+                try:
+                    load_kube_config(config_file=str(self.kubeconfig), client_configuration=configuration, persist_config=False)
+                except (ConfigException, OSError) as error:
+                    raise errors.Unreachable(f"there is no usable kubeconfig at {self.kubeconfig}") from error
+                configuration.connection_pool_maxsize = 16
+                # Everything sent here may be sent twice: applies, and deletes with a uid. A kept connection that the server
+                # has just closed is the usual case.
+                configuration.retries = urllib3.Retry(total=1, connect=0, read=1, redirect=0, status=0, other=0, allowed_methods=None, raise_on_status=False)
+                self._client = ApiClient(configuration)
+            return self._client
+
+    def _forget(self, client: ApiClient) -> None:
+        with self._lock:
+            if self._client is client:
+                self._client = None
+
+    def _pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(max_workers=6, thread_name_prefix="cluster")
+            return self._threads
+
+
+_shared: dict[tuple[int, Path], Cluster] = {}
+
+
+def connect(kubeconfig: Path) -> Cluster:
+    """The process's own `Cluster`. Connections must not cross a fork, hence the pid."""
+    key = (os.getpid(), kubeconfig)
+    if key not in _shared:
+        _shared.clear()
+        _shared[key] = Cluster(kubeconfig)
+    return _shared[key]
+
+
+def _all(futures: Sequence[Future[_T]]) -> list[_T]:
+    """Results in order. Waits for every one before an error is raised: nothing goes on behind the caller's back."""
+    wait(futures)
+    return [future.result() for future in futures]
+
+
+def _path(kind: Kind, namespace: str = "", name: str = "") -> str:
+    path = f"/api/{kind.version}" if "/" not in kind.version else f"/apis/{kind.version}"
+    if kind.namespaced and namespace:
+        path += f"/namespaces/{namespace}"
+    return f"{path}/{kind.plural}" + (f"/{name}" if name else "")
+
+
+def _check_ours(existing: Object, document: Object) -> None:
+    """Raise `Foreign` unless `existing` was made by this installation, for the same environment if for any."""
+    have, want = existing["metadata"].get("labels") or {}, document["metadata"]["labels"]
+    if have.get(names.MANAGED_BY) != names.MANAGER or any(have.get(key) != want.get(key) for key in (names.INSTALL, names.ENVIRONMENT)):
+        raise errors.Foreign(f"{existing['kind']} {existing['metadata']['name']} exists and was not made by this portal; it is left as it is")
+
+
+def _watch_event(event: Object) -> tuple[str, Object]:
+    if event["type"] == "ERROR":
+        status = event["object"]
+        raise _by_status(int(status.get("code", 500)))(status.get("message", ""), reason=status.get("reason", ""))
+    return event["type"], event["object"]
+
+
+_CLASSES: dict[int, type[errors.ClusterError]] = {
+    401: errors.Denied,
+    403: errors.Denied,
+    404: errors.Gone,
+    409: errors.Conflict,
+    410: errors.Expired,
+    429: errors.Throttled,
+}
+
+
+def _by_status(code: int) -> type[errors.ClusterError]:
+    return _CLASSES.get(code, errors.ServerFault if code >= 500 else errors.Rejected)
+
+
+def _error(response: urllib3.BaseHTTPResponse) -> errors.ClusterError:
+    """The project's own error for an answer of 400 and above."""
+    try:
+        status = json.loads(response.data)
+        message, reason = str(status.get("message", "")), str(status.get("reason", ""))
+    except (ValueError, AttributeError, urllib3.exceptions.HTTPError):
+        message, reason = f"HTTP {response.status}", ""
+    finally:
+        response.release_conn()
+    retry_after = response.headers.get("Retry-After", "")
+    kind = _by_status(response.status)
+    if kind is errors.Denied and "being terminated" in message:
+        kind = errors.Conflict  # a namespace on its way out: it can be made again when it is gone
+    return kind(message or f"HTTP {response.status}", reason=reason, retry_after=float(retry_after) if retry_after.isdigit() else None)
+
+
+def _cause(error: BaseException) -> str:
+    """Name of what went wrong, without addresses or headers."""
+    reason = getattr(error, "reason", None)
+    return type(reason).__name__ if isinstance(reason, BaseException) else type(error).__name__

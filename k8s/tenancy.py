@@ -1,0 +1,114 @@
+"""Kubernetes documents of a team's namespace: quota, limits, network policies. Pure, as `k8s.manifests`."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from . import names
+from .spec import TeamSpec
+
+Document = dict[str, Any]
+
+NOTEBOOK_PORT = 8888
+_METADATA_SERVICE = ipaddress.ip_network("169.254.169.254/32")  # cloud credentials live there
+
+
+def team_labels(team: TeamSpec) -> dict[str, str]:
+    return {names.MANAGED_BY: names.MANAGER, names.INSTALL: team.install, names.TEAM: names.label_value(team.slug)}
+
+
+def namespace(team: TeamSpec) -> Document:
+    """The team's namespace, with restricted Pod Security enforced."""
+    security = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team.namespace, "labels": {**team_labels(team), **security}}}
+
+
+def namespace_documents(team: TeamSpec) -> list[Document]:
+    """Everything inside the namespace that belongs to the team as a whole."""
+    documents = [limit_range(team), *network_policies(team)]
+    if team.hard:
+        documents.insert(0, resource_quota(team))
+    return documents
+
+
+QUOTA_NAME = "atelier"
+
+
+def resource_quota(team: TeamSpec) -> Document:
+    """A second lock behind the portal's own quota, held by the cluster itself."""
+    return _document(team, "v1", "ResourceQuota", QUOTA_NAME, {"hard": dict(team.hard)})
+
+
+def limit_range(team: TeamSpec) -> Document:
+    """Defaults for pods that name no resources: without them a ResourceQuota would refuse such pods."""
+    amounts = {"cpu": "500m", "memory": "512Mi"}
+    return _document(team, "v1", "LimitRange", "atelier", {"limits": [{"type": "Container", "default": dict(amounts), "defaultRequest": dict(amounts)}]})
+
+
+def network_policies(team: TeamSpec) -> list[Document]:
+    """Default deny both ways; then DNS, the Hub and its proxy, and the outside networks that a setting names."""
+    dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+    policies = [
+        _policy(team, "default-deny", {}, {"policyTypes": ["Ingress", "Egress"]}),
+        _policy(team, "dns", {}, {"policyTypes": ["Egress"], "egress": [{"to": [{"namespaceSelector": {}}], "ports": dns}]}),
+    ]
+    if team.hub_cidrs:
+        hub = [{"ipBlock": {"cidr": cidr}} for cidr in team.hub_cidrs]
+        rules = {
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": hub, "ports": [{"protocol": "TCP", "port": NOTEBOOK_PORT}]}],
+            "egress": [{"to": hub, "ports": [{"protocol": "TCP", "port": team.hub_api_port}]}],
+        }
+        policies.append(_policy(team, "hub", {"matchLabels": {names.KIND: "notebook"}}, rules))
+    if team.egress_cidrs:
+        blocks = [{"ipBlock": _without_metadata_service(cidr)} for cidr in team.egress_cidrs]
+        policies.append(_policy(team, "egress", {}, {"policyTypes": ["Egress"], "egress": [{"to": blocks}]}))
+    return policies
+
+
+def owner_policy_name(owner: str) -> str:
+    return f"owner-{names.label_value(owner)}"
+
+
+def owner_policy(*, namespace: str, install: str, owner: str) -> Document:
+    """Pods of one owner may talk to each other, in every namespace of this installation."""
+    label = names.label_value(owner)
+    peers = [
+        {
+            "namespaceSelector": {"matchLabels": {names.INSTALL: install}},
+            "podSelector": {"matchLabels": {names.INSTALL: install, names.OWNER: label}},
+        }
+    ]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": owner_policy_name(owner),
+            "namespace": namespace,
+            "labels": {names.MANAGED_BY: names.MANAGER, names.INSTALL: install, names.OWNER: label},
+            "annotations": {names.OWNER_NAME: owner},
+        },
+        "spec": {
+            "podSelector": {"matchLabels": {names.OWNER: label}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": peers}],
+            "egress": [{"to": peers}],
+        },
+    }
+
+
+def _without_metadata_service(cidr: str) -> Document:
+    network = ipaddress.ip_network(cidr, strict=False)
+    block: Document = {"cidr": cidr}
+    if network.version == 4 and _METADATA_SERVICE.subnet_of(network):  # type: ignore[arg-type]
+        block["except"] = [str(_METADATA_SERVICE)]
+    return block
+
+
+def _policy(team: TeamSpec, name: str, selector: Document, rules: Document) -> Document:
+    return _document(team, "networking.k8s.io/v1", "NetworkPolicy", f"atelier-{name}", {"podSelector": selector, **rules})
+
+
+def _document(team: TeamSpec, version: str, kind: str, name: str, spec: Document) -> Document:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": team.namespace, "labels": team_labels(team)}, "spec": spec}

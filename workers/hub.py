@@ -1,0 +1,163 @@
+"""Client of the Hub's API, with the portal's service token. Its errors are `HubError`s; nothing of httpx leaves this module."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from django.conf import settings
+
+from k8s.status import Server
+
+_TIMEOUT = httpx.Timeout(15.0, connect=3.0)
+_SILENCE_SECONDS = 30.0  # the Hub sends an empty line every 8 s
+
+
+class HubError(Exception):
+    """Base. `retryable` tells whether waiting may help."""
+
+    retryable = False
+
+
+class HubUnreachable(HubError):
+    """No answer, or an answer that says to come back later (429, 5xx)."""
+
+    retryable = True
+
+
+class HubRefused(HubError):
+    """The Hub does not do what was asked; the message says why."""
+
+
+class HubAbsent(HubError):
+    """The Hub knows no such user or server."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One message of a server's start."""
+
+    percent: int
+    message: str
+    ready: bool = False
+    failed: bool = False
+
+
+class Hub:
+    """Connections are kept; safe for threads. Server names are `EnvironmentSpec.base_name`."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._http = httpx.Client(base_url=url, headers={"Authorization": f"token {token}"}, timeout=_TIMEOUT, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def user_ensure(self, username: str) -> None:
+        """Make the Hub's user if absent."""
+        self._call("PUT", f"/atelier/users/{_quoted(username)}")
+
+    def sessions_end(self, username: str) -> None:
+        """End every session and token that the user has at the Hub. An unknown user has none."""
+        try:
+            self._call("DELETE", f"/atelier/users/{_quoted(username)}/sessions")
+        except HubAbsent:
+            pass
+
+    def server_get(self, username: str, name: str) -> Server:
+        """The server as the Hub knows it now; an inactive one where it knows none."""
+        try:
+            model = self._call("GET", _server(username, name)).json()
+        except HubAbsent:
+            return Server()
+        return Server(ready=bool(model.get("ready")), pending=model.get("pending") or "", url=model.get("url") or "")
+
+    def server_start(self, username: str, name: str, options: Mapping[str, Any]) -> None:
+        """Ask for the server; returns before it is up. A server that runs or starts already is fine."""
+        try:
+            self._call("POST", _server(username, name), body=options)
+        except HubRefused as error:
+            if "already running" not in str(error) and "pending spawn" not in str(error):
+                raise
+
+    def server_stop(self, username: str, name: str) -> None:
+        """Ask for the server to be stopped and forgotten; returns before it is down. An unknown server is fine."""
+        try:
+            self._call("DELETE", _server(username, name), body={"remove": True})
+        except HubAbsent:
+            pass
+
+    def failure(self, username: str, name: str) -> str:
+        """Why the server's last start failed, in the Hub's words; empty when it did not fail or the Hub does not remember."""
+        try:
+            for progress in self.progress(username, name):
+                return progress.message.removeprefix("Spawn failed: ") if progress.failed else ""
+        except (HubAbsent, HubRefused):
+            pass
+        return ""
+
+    def progress(self, username: str, name: str) -> Iterator[Progress]:
+        """Messages of a server that is starting, until it is ready or has failed. Raises HubRefused when it is not starting."""
+        timeout = httpx.Timeout(_SILENCE_SECONDS, connect=3.0)
+        try:
+            with self._http.stream("GET", _server(username, name) + "/progress", timeout=timeout, headers={"Accept": "text/event-stream"}) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise _error(response)
+                for line in response.iter_lines():
+                    if line.startswith("data:"):
+                        yield _progress(json.loads(line[5:]))
+        except httpx.HTTPError as error:
+            raise HubUnreachable(f"JupyterHub does not answer: {type(error).__name__}") from error
+
+    def _call(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise HubUnreachable(f"JupyterHub does not answer: {type(error).__name__}") from error
+        if response.status_code >= 400:
+            raise _error(response)
+        return response
+
+
+_shared: dict[int, Hub] = {}
+
+
+def connect() -> Hub:
+    """The process's own client. Connections must not cross a fork, hence the pid."""
+    pid = os.getpid()
+    if pid not in _shared:
+        _shared.clear()
+        _shared[pid] = Hub(settings.HUB_API_URL, settings.HUB_SERVICE_TOKEN)
+    return _shared[pid]
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="@")
+
+
+def _server(username: str, name: str) -> str:
+    return f"/users/{_quoted(username)}/servers/{_quoted(name)}"
+
+
+def _progress(event: Mapping[str, Any]) -> Progress:
+    return Progress(
+        percent=int(event.get("progress", 0)), message=str(event.get("message", "")), ready=bool(event.get("ready")), failed=bool(event.get("failed"))
+    )
+
+
+def _error(response: httpx.Response) -> HubError:
+    try:
+        message = str(response.json().get("message", ""))
+    except (ValueError, AttributeError):
+        message = ""
+    message = message or f"HTTP {response.status_code}"
+    if response.status_code == 404:
+        return HubAbsent(message)
+    if response.status_code == 429 or response.status_code >= 500:
+        return HubUnreachable(f"JupyterHub cannot do it now: {message}")
+    return HubRefused(message)
