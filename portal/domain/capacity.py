@@ -1,0 +1,126 @@
+"""What the nodes can hold: pure arithmetic over their last observed figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class NodeLike(Protocol):
+    """What is read of a node; `portal.domain.models.Node` is one."""
+
+    name: str
+    allocatable: dict[str, int]
+    used: dict[str, int]
+    labels: dict[str, str]
+    taints: list[dict[str, Any]]
+    ready: bool
+    simulated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What one replica asks of a node. CPU in millicores, memory in bytes, other keys in devices."""
+
+    resources: Mapping[str, int]
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """How many replicas of one shape the cluster can hold."""
+
+    known: bool  # False: no node has been observed yet, so nothing is claimed
+    total: int  # replicas on empty nodes
+    free: int  # replicas that start at once
+    simulated: bool  # every node that can hold one is simulated
+    reason: str  # why none fits even on empty nodes; empty when one does
+
+    @property
+    def in_use(self) -> int:
+        return max(0, self.total - self.free)
+
+    @property
+    def fits(self) -> bool:
+        """False only when nodes are known and none of them can ever hold one replica."""
+        return not self.known or self.total > 0
+
+
+def tolerates(taint: Mapping[str, Any], tolerations: Iterable[Mapping[str, Any]]) -> bool:
+    """Kubernetes' rule: does any toleration match the taint?"""
+    for toleration in tolerations:
+        if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
+            continue
+        key, operator = toleration.get("key", ""), toleration.get("operator", "Equal")
+        if operator == "Exists" and key in ("", taint.get("key")):
+            return True
+        if operator == "Equal" and key == taint.get("key") and (toleration.get("value") or "") == (taint.get("value") or ""):
+            return True
+    return False
+
+
+def _eligible(node: NodeLike, need: Need) -> str:
+    """Empty when a replica may be placed on the node, else why not."""
+    for key, value in need.node_selector.items():
+        if node.labels.get(key) != value:
+            return f"no node has the label {key}={value}"
+    for taint in node.taints:
+        if taint.get("effect") in ("NoSchedule", "NoExecute") and not tolerates(taint, need.tolerations):
+            # A cordoned or not-ready node comes back; it still counts for what can ever fit.
+            if str(taint.get("key", "")).startswith("node.kubernetes.io/"):
+                continue
+            return f"nodes are kept for others by the taint {taint.get('key')}"
+    return ""
+
+
+def _blocked_now(node: NodeLike) -> bool:
+    return not node.ready or any(
+        str(taint.get("key", "")).startswith("node.kubernetes.io/") and taint.get("effect") in ("NoSchedule", "NoExecute") for taint in node.taints
+    )
+
+
+def _count(available: Mapping[str, int], need: Need) -> int:
+    """Replicas that fit into `available`."""
+    counts = [max(0, available.get(key, 0)) // amount for key, amount in need.resources.items() if amount > 0]
+    if "pods" in available:
+        counts.append(max(0, available["pods"]))
+    return min(counts, default=0)
+
+
+def capacity_for(nodes: Iterable[NodeLike], need: Need) -> Capacity:
+    """How many replicas of `need` the nodes hold in all, and now."""
+    total = free = 0
+    holding, reasons, best = [], [], dict.fromkeys(need.resources, 0)
+    nodes = list(nodes)
+    for node in nodes:
+        why = _eligible(node, need)
+        if why:
+            reasons.append(why)
+            continue
+        for key in best:
+            best[key] = max(best[key], node.allocatable.get(key, 0))
+        count = _count(node.allocatable, need)
+        if not count:
+            continue
+        total += count
+        holding.append(node)
+        if not _blocked_now(node):
+            free += min(count, _count({key: value - node.used.get(key, 0) for key, value in node.allocatable.items()}, need))
+    reason = ""
+    if nodes and not total:
+        reason = _too_big(best, need) if len(reasons) < len(nodes) else reasons[0]
+    return Capacity(known=bool(nodes), total=total, free=free, simulated=bool(holding) and all(node.simulated for node in holding), reason=reason)
+
+
+def _too_big(best: Mapping[str, int], need: Need) -> str:
+    def amount(key: str, value: int) -> str:
+        if key == "cpu":
+            return f"{value / 1000:g} CPU"
+        return f"{value / 2**30:.1f} GiB memory" if key == "memory" else f"{value} {key}"
+
+    short = [f"{amount(key, wanted)} (the largest node has {amount(key, best[key])})" for key, wanted in need.resources.items() if best[key] < wanted]
+    if short:
+        return "no node has " + " or ".join(short)
+    return "no single node has all of " + ", ".join(amount(key, wanted) for key, wanted in need.resources.items())

@@ -1,0 +1,67 @@
+"""Effects outside the database, all after commit. Redis down is logged and otherwise ignored: the sweep finds overdue rows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from uuid import UUID
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.db import transaction
+
+from .models import Environment
+
+logger = logging.getLogger(__name__)
+
+
+def _send_task(name: str, *args: str) -> None:
+    from portal.celery import app  # reads the settings, so not at import time
+
+    try:
+        app.send_task(name, args=list(args), ignore_result=True)
+    except Exception as error:  # any broker fault; the database row is the truth and the sweep will find it
+        logger.warning("task not sent, the sweep will catch up: task=%s args=%s error=%s", name, args, type(error).__name__)
+
+
+def nudge(environment_id: UUID | str) -> None:
+    """Ask a worker to look at the environment now."""
+    transaction.on_commit(lambda: _send_task("workers.converge", str(environment_id)))
+
+
+def hub_revoke(username: str) -> None:
+    """Ask a worker to end the user's sessions, tokens and servers at the Hub."""
+    transaction.on_commit(lambda: _send_task("workers.revoke_hub_access", username))
+
+
+def team_sync(team_slug: str) -> None:
+    """Ask a worker to bring the team's namespace (quota, policies, volumes to purge) in line."""
+    transaction.on_commit(lambda: _send_task("workers.team_sync", team_slug))
+
+
+def groups_of(environment: Environment) -> tuple[str, str, str]:
+    """Channel-layer groups that hear of the environment."""
+    return f"environment.{environment.pk}", f"user.{environment.owner_id}", f"team.{environment.team_id}"
+
+
+def announce(environment: Environment, *, kind: str, seq: int | None = None) -> None:
+    """Tell open pages that something changed; they read what from the database. `kind`: "state", "event" or "observed"."""
+    groups = groups_of(environment)
+    message = {"type": "environment.changed", "environment": str(environment.pk), "seq": environment.last_seq if seq is None else seq, "kind": kind}
+    transaction.on_commit(lambda: _group_send(groups, message))
+
+
+def _group_send(groups: tuple[str, ...], message: dict[str, object]) -> None:
+    layer = get_channel_layer()
+    if layer is None:
+        return
+
+    async def send() -> None:
+        async with asyncio.timeout(2):  # a page that is told late is better than a request that hangs
+            for group in groups:
+                await layer.group_send(group, message)
+
+    try:
+        async_to_sync(send)()
+    except Exception as error:  # pages catch up when they reconnect
+        logger.warning("announcement not sent: environment=%s error=%s", message["environment"], type(error).__name__)

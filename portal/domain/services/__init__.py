@@ -1,0 +1,62 @@
+"""Every write, one function per verb, keyword-only, each a transaction. HTML, API, commands and tasks all call these."""
+
+from .environments import (
+    environment_delete,
+    environment_extend,
+    environment_rename,
+    environment_retry,
+    environment_scale,
+    environment_start,
+    environment_stop,
+    volume_purge,
+)
+from .ledger import QuotaEffect
+from .observer import (
+    archive_store,
+    environment_expire,
+    environment_move,
+    environment_observe,
+    event_record,
+    lease_release,
+    lease_take,
+    nodes_observed,
+    volume_forget,
+)
+from .quota import Drift, quota_recompute, quota_rows_ensure, quota_set
+from .requests import Preview, environment_preview, environment_request
+from .teams import membership_remove, membership_set, team_create, user_deactivate
+from .tokens import token_create, token_revoke
+
+__all__ = [
+    "Drift",
+    "Preview",
+    "QuotaEffect",
+    "archive_store",
+    "environment_delete",
+    "environment_expire",
+    "environment_extend",
+    "environment_move",
+    "environment_observe",
+    "environment_preview",
+    "environment_rename",
+    "environment_request",
+    "environment_retry",
+    "environment_scale",
+    "environment_start",
+    "environment_stop",
+    "event_record",
+    "lease_release",
+    "lease_take",
+    "membership_remove",
+    "membership_set",
+    "nodes_observed",
+    "quota_recompute",
+    "quota_rows_ensure",
+    "quota_set",
+    "team_create",
+    "token_create",
+    "token_revoke",
+    "user_deactivate",
+    "volume_forget",
+    "volume_purge",
+]

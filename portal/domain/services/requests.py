@@ -1,0 +1,301 @@
+"""Asking for an environment: check everything, reserve quota, make the row. The preview does all but the last two."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import jsonschema
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from .. import outbound, selectors
+from ..durations import format_duration, parse_duration
+from ..errors import Conflict, DomainError, Forbidden, ValidationError
+from ..lifecycle import State
+from ..models import Environment, Event, Flavor, Team, Template, User, Volume
+from ..quantities import STORAGE
+from ..shape import FlavorShape, RoleShape, parse_bytes, role_shapes, total
+from . import ledger
+from .events import append
+
+NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", re.ASCII)
+NAME_RULE = "use 1 to 40 lower-case letters, digits and hyphens, starting with a letter and not ending with a hyphen, such as my-notebook"
+MIN_EXPIRY = timedelta(minutes=5)
+DEFAULT_EXPIRY = timedelta(hours=8)
+DEFAULT_MAX_EXPIRY = timedelta(hours=72)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A request that is valid in itself; whether the quota has room is another question."""
+
+    actor: User
+    name: str
+    team: Team
+    template: Template
+    flavor: Flavor
+    params: dict[str, Any]
+    expires_in: timedelta
+    shapes: tuple[RoleShape, ...]
+    workers: int
+    home_bytes: int  # 0: no home volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What a request would do. Nothing is made."""
+
+    allowed: bool
+    refusals: tuple[str, ...]  # why not, in words; empty when allowed
+    quota: tuple[ledger.QuotaEffect, ...]
+    roles: tuple[RoleShape, ...]
+    expires_in: timedelta
+    storage_bytes: int  # newly reserved; 0 when there is no home volume or a kept one is taken up again
+    keeps_volume: bool  # a kept home volume of this name is taken up again
+    starts_now: bool | None  # None: no node has been observed yet
+
+
+def flavor_shape(flavor: Flavor) -> FlavorShape:
+    """The figures of a flavor."""
+    return FlavorShape(
+        cpu_millis=flavor.cpu_millis,
+        memory_bytes=flavor.memory_bytes,
+        shm_bytes=flavor.shm_bytes,
+        accelerator=flavor.accelerator.slug if flavor.accelerator else "",
+        accelerator_count=flavor.accelerator_count if flavor.accelerator else 0,
+    )
+
+
+def scalable_param(template_spec: Mapping[str, Any]) -> str | None:
+    """Parameter that holds the number of replicas of the scalable role; None when the template has no such role."""
+    for role in template_spec["roles"]:
+        if isinstance(role.get("replicas", 1), Mapping):
+            return str(role["replicas"]["param"])
+    return None
+
+
+def check_name(name: object) -> str:
+    """`name` when it is one. Raises ValidationError."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        size = f" ({len(name)} characters given)" if isinstance(name, str) and len(name) > 40 else ""
+        raise ValidationError.field("name", f"Not a name{size}: {NAME_RULE}.")
+    return name
+
+
+def check_expiry(template_spec: Mapping[str, Any], expires_in: timedelta | None) -> timedelta:
+    """The running time granted: the template's default for None. Raises ValidationError outside of 5 minutes to the template's longest."""
+    if expires_in is None:
+        return parse_duration(template_spec["expires_in"]) if template_spec.get("expires_in") else DEFAULT_EXPIRY
+    longest = parse_duration(template_spec["max_expires_in"]) if template_spec.get("max_expires_in") else DEFAULT_MAX_EXPIRY
+    if not MIN_EXPIRY <= expires_in <= longest:
+        raise ValidationError.field("expires_in", f"Choose between {format_duration(MIN_EXPIRY)} and {format_duration(longest)}.")
+    return expires_in
+
+
+def check_params(template_spec: Mapping[str, Any], params: object) -> dict[str, Any]:
+    """Parameters with the schema's defaults filled in. Raises ValidationError naming each wrong one as `params.<name>`."""
+    if not isinstance(params, Mapping):
+        raise ValidationError.field("params", "Must be an object of parameter names and values.")
+    given = dict(params)
+    text = json.dumps(given, ensure_ascii=True)
+    if "\\u0000" in text or re.search(r"\\ud[89a-f]", text):
+        raise ValidationError.field("params", "Must not hold NUL characters or broken Unicode.")
+    schema = template_spec.get("params") or {"type": "object", "additionalProperties": False, "properties": {}}
+    errors: dict[str, list[str]] = {}
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(given):
+        field = ".".join(["params", *(str(part) for part in error.absolute_path)])
+        errors.setdefault(field, []).append(error.message[:300] + ".")
+    if errors:
+        raise ValidationError("; ".join(f"{field}: {messages[0]}" for field, messages in errors.items()), errors=errors)
+    for key, definition in schema.get("properties", {}).items():
+        if key not in given and "default" in definition:
+            given[key] = definition["default"]
+    return given
+
+
+def _team_for(actor: User, slug: str) -> Team:
+    """The team, if `actor` is in it; a team of others is as unknown as one that is not there."""
+    mine = list(Team.objects.filter(memberships__user=actor))
+    if not slug and len(mine) == 1:
+        return mine[0]
+    for team in mine:
+        if team.slug == slug:
+            return team
+    choice = f"yours: {', '.join(team.slug for team in mine)}" if mine else "you are in no team yet; a team lead or platform admin can add you"
+    raise ValidationError.field("team", f"You are in no team of that name ({choice}).")
+
+
+def _template_for(slug: str) -> Template:
+    template = selectors.templates_enabled().filter(slug=str(slug)[:60]).first()
+    if template is None:
+        raise ValidationError.field("template", f"There is no such template; there are {', '.join(t.slug for t in selectors.templates_enabled()) or 'none'}.")
+    return template
+
+
+def _flavor_for(slug: str) -> Flavor:
+    enabled = Flavor.objects.filter(enabled=True).select_related("accelerator")
+    flavor = enabled.filter(slug=str(slug)[:60]).first()
+    if flavor is None or (flavor.accelerator and not flavor.accelerator.enabled):
+        raise ValidationError.field("flavor", f"There is no such flavor; there are {', '.join(f.slug for f in enabled) or 'none'}.")
+    return flavor
+
+
+def prepare(*, actor: User, name: str, template: str, flavor: str, team: str, params: Mapping[str, Any] | None, expires_in: timedelta | None) -> Draft:
+    """Check a request. Raises ValidationError naming every wrong field at once, Forbidden for an inactive user."""
+    if not User.objects.filter(pk=actor.pk, is_active=True).exists():
+        raise Forbidden("This account is deactivated.")
+    errors: dict[str, list[str]] = {}
+
+    def attempt(check: Any, *args: Any) -> Any:
+        try:
+            return check(*args)
+        except ValidationError as error:
+            for field, messages in error.errors.items():
+                errors.setdefault(field, []).extend(messages)
+            return None
+
+    good_name, good_team = attempt(check_name, name), attempt(_team_for, actor, team)
+    chosen, shape = attempt(_template_for, template), attempt(_flavor_for, flavor)
+    good_params = attempt(check_params, chosen.spec, {} if params is None else params) if chosen else None
+    expiry = attempt(check_expiry, chosen.spec, expires_in) if chosen else None
+    shapes: tuple[RoleShape, ...] = ()
+    if chosen and shape and good_params is not None:
+        shapes = role_shapes(chosen.spec, good_params, flavor_shape(shape))
+        why = selectors.why_never_fits(shapes)
+        if why:
+            errors.setdefault("flavor", []).append(f"{shape.slug} cannot start here: {why}.")
+    if good_team and good_name and _name_taken(actor, good_team, good_name):
+        errors.setdefault("name", []).append(_TAKEN.format(name=good_name))
+    if errors:
+        raise ValidationError(" ".join(message for messages in errors.values() for message in messages), errors=errors)
+    home = chosen.spec.get("home")
+    return Draft(
+        actor=actor,
+        name=good_name,
+        team=good_team,
+        template=chosen,
+        flavor=shape,
+        params=good_params,
+        expires_in=expiry,
+        shapes=shapes,
+        workers=next((s.replicas for s in shapes if s.scalable), 0),
+        home_bytes=parse_bytes(str(home.get("size") or settings.HOME_SIZE)) if home is not None else 0,
+    )
+
+
+_TAKEN = "You already have an environment called {name} in this team; choose another name or delete that one."
+
+
+def _name_taken(actor: User, team: Team, name: str, lock: bool = False) -> bool:
+    live = Environment.objects.filter(owner=actor, team=team, name=name).exclude(state=State.DELETED)
+    # Locked, because a row that is just being deleted would otherwise make the insert wait while it waits for our quota rows.
+    return bool(live.select_for_update(no_key=True)) if lock else live.exists()
+
+
+def _kept_volume(draft: Draft) -> Volume | None:
+    """The home volume kept from an environment of the same name, locked."""
+    volume = Volume.objects.select_for_update(no_key=True).filter(team=draft.team, owner=draft.actor, name=draft.name).first()
+    if volume and volume.purge_requested_at:
+        raise Conflict(f"The home volume of the former {draft.name} is being purged. Try again in a minute, or choose another name.")
+    return volume
+
+
+def environment_preview(
+    *, actor: User, name: str, template: str, flavor: str, team: str, params: Mapping[str, Any] | None = None, expires_in: timedelta | None = None
+) -> Preview:
+    """What `environment_request` with the same arguments would do. Raises ValidationError as that does; a full quota is told in the result."""
+    draft = prepare(actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in)
+    volume = Volume.objects.filter(team=draft.team, owner=actor, name=draft.name).first()
+    amounts = total(draft.shapes)
+    storage = draft.home_bytes if volume is None else 0
+    if storage:
+        amounts[STORAGE] = storage
+    quota = tuple(ledger.effects(draft.team, actor, amounts))
+    refusals = [message for messages in ledger.exceeded(draft.team, actor, quota).errors.values() for message in messages]
+    if volume and volume.purge_requested_at:
+        refusals.append(f"The home volume of the former {draft.name} is being purged. Try again in a minute, or choose another name.")
+    return Preview(
+        allowed=not refusals,
+        refusals=tuple(refusals),
+        quota=quota,
+        roles=draft.shapes,
+        expires_in=draft.expires_in,
+        storage_bytes=storage,
+        keeps_volume=volume is not None and draft.home_bytes > 0,
+        starts_now=selectors.starts_now(draft.shapes),
+    )
+
+
+def environment_request(
+    *, actor: User, name: str, template: str, flavor: str, team: str, params: Mapping[str, Any] | None = None, expires_in: timedelta | None = None
+) -> Environment:
+    """Ask for an environment: its quota is reserved, its row and first event are written, a worker is nudged after commit.
+
+    `template`, `flavor` and `team` are slugs; an empty `team` means the actor's only one. Raises ValidationError, QuotaExceeded,
+    Conflict (its former home volume is being purged), Forbidden (inactive user).
+    """
+    try:
+        with transaction.atomic():
+            # Serialises with user_deactivate: whoever comes second sees the other.
+            User.objects.select_for_update(no_key=True).filter(pk=actor.pk).first()
+            draft = prepare(actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in)
+            if _name_taken(actor, draft.team, draft.name, lock=True):
+                raise ValidationError.field("name", _TAKEN.format(name=draft.name))
+            return _make(draft)
+    except IntegrityError as error:
+        if "one_live_environment" in str(error) or "UNIQUE" in str(error):
+            raise ValidationError.field("name", _TAKEN.format(name=str(name)[:40])) from error
+        raise DomainError("The request met another one. Try again.") from error
+
+
+def _make(draft: Draft) -> Environment:
+    volume = _kept_volume(draft) if draft.home_bytes else None
+    held = total(draft.shapes)
+    new_volume = draft.home_bytes > 0 and volume is None
+    ledger.reserve(draft.team, draft.actor, held | ({STORAGE: draft.home_bytes} if new_volume else {}))
+    if new_volume:
+        key = uuid4()
+        volume = Volume.objects.create(
+            id=key,
+            team=draft.team,
+            owner=draft.actor,
+            name=draft.name,
+            # with the volume's id: a claim still being purged is never mistaken for its successor
+            claim=f"home-{draft.name}-{key.hex[:8]}",
+            size_bytes=draft.home_bytes,
+        )
+    now = timezone.now()
+    environment = Environment.objects.create(
+        name=draft.name,
+        kind=draft.template.kind,
+        team=draft.team,
+        owner=draft.actor,
+        template=draft.template,
+        template_version=draft.template.version,
+        template_spec=draft.template.spec,
+        flavor=draft.flavor,
+        params=draft.params,
+        workers=draft.workers,
+        volume=volume,
+        reserved=held,
+        expires_in=int(draft.expires_in.total_seconds()),
+        expires_at=now + draft.expires_in,
+        next_check_at=now,
+    )
+    append(
+        environment,
+        kind=Event.Kind.STATE,
+        code="Requested",
+        message=f"Requested from template {draft.template.slug} with flavor {draft.flavor.slug}.",
+        actor=draft.actor,
+        to_state=State.REQUESTED.value,
+    )
+    outbound.nudge(environment.pk)
+    return environment
