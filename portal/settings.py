@@ -228,6 +228,7 @@ LOGGING_CONFIG = None
 configure_logging(LOG_LEVEL, json=LOG_JSON)
 
 from .api.conf import REST_FRAMEWORK, SPECTACULAR_SETTINGS  # noqa: E402, F401
-from .identity.conf import OAUTH2_PROVIDER, account_settings  # noqa: E402, F401
+from .identity.conf import account_settings, provider_settings  # noqa: E402
 
+OAUTH2_PROVIDER = provider_settings(public_url=PUBLIC_URL, rsa_key=secret(VAR_DIR, "oidc_rsa_key", "rsa"))
 globals().update(account_settings())

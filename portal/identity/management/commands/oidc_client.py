@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from portal.identity.clients import hub_client_ensure
+
+
+class Command(BaseCommand):
+    help = "Make the Hub's row as a client of the OIDC provider match the settings. Safe to repeat."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        changed = hub_client_ensure()
+        self.stdout.write("The Hub's OIDC client was brought in line with the settings." if changed else "The Hub's OIDC client is in line with the settings.")
