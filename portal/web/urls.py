@@ -1,1 +1,26 @@
-urlpatterns: list = []
+"""Addresses of the pages."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from .views import environments, launch, quotas, tokens
+
+urlpatterns = [
+    path("", environments.index, name="environments"),
+    path("environments/<uuid:environment_id>/", environments.detail, name="environment"),
+    path("environments/<uuid:environment_id>/start", environments.start, name="environment_start"),
+    path("environments/<uuid:environment_id>/stop", environments.stop, name="environment_stop"),
+    path("environments/<uuid:environment_id>/retry", environments.retry, name="environment_retry"),
+    path("environments/<uuid:environment_id>/scale", environments.scale, name="environment_scale"),
+    path("environments/<uuid:environment_id>/extend", environments.extend, name="environment_extend"),
+    path("environments/<uuid:environment_id>/rename", environments.rename, name="environment_rename"),
+    path("environments/<uuid:environment_id>/delete", environments.delete, name="environment_delete"),
+    path("volumes/<uuid:volume_id>/purge", environments.purge, name="volume_purge"),
+    path("launch/", launch.choose, name="launch"),
+    path("launch/<slug:template>/", launch.form, name="launch_template"),
+    path("launch/<slug:template>/preview", launch.preview, name="launch_preview"),
+    path("tokens/", tokens.index, name="tokens"),
+    path("tokens/<uuid:token_id>/revoke", tokens.revoke, name="token_revoke"),
+    path("quotas/", quotas.index, name="quotas"),
+]

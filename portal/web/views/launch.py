@@ -1,0 +1,129 @@
+"""Launch: choose a template, give it a name and a shape, see what it does to the quota, confirm."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from portal.domain import selectors, services
+from portal.domain.errors import DomainError, NotFound
+from portal.domain.models import Team, Template, User
+from portal.domain.services.requests import Preview, check_expiry
+
+from .. import present
+from ..forms import LaunchForm
+from ..http import page, signed_in
+from ..present import longest_expiry
+
+
+@require_GET
+@page
+def choose(request: HttpRequest) -> HttpResponse:
+    """The templates as cards."""
+    context = {"section": "launch", "templates": selectors.templates_enabled(), "teams": _teams(signed_in(request))}
+    return render(request, "web/launch.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@page
+def form(request: HttpRequest, template: str) -> HttpResponse:
+    """The form of one template. What the services refuse is shown at its field, with everything typed still there."""
+    user = signed_in(request)
+    row = _template(template)
+    if request.method != "POST":
+        return _form_page(request, row, _form(row, user))
+    launch_form = _form(row, user, request)
+    if launch_form.is_valid():
+        try:
+            environment = services.environment_request(**_request_of(launch_form, user))
+        except NotFound as error:
+            launch_form.refuse(error.detail, error.errors)
+        except DomainError as error:
+            launch_form.refuse(error.detail, error.errors)
+        else:
+            messages.success(request, _("%(name)s is on its way.") % {"name": environment.name})
+            return redirect("environment", environment.pk)
+    return _form_page(request, row, launch_form, status=422)
+
+
+@require_POST
+@page
+def preview(request: HttpRequest, template: str) -> HttpResponse:
+    """What launching this would do: a fragment beside the form. Nothing is made."""
+    user = signed_in(request)
+    row = _template(template)
+    launch_form = _form(row, user, request)
+    launch_form.fields["name"].required = False
+    context: dict[str, Any] = {"incomplete": not launch_form.is_valid()}
+    if not context["incomplete"]:
+        # the effect on the quota is worth seeing before a name is thought of
+        arguments = _request_of(launch_form, user)
+        arguments["name"] = arguments["name"] or f"unnamed-{uuid4().hex[:12]}"
+        try:
+            effect = services.environment_preview(**arguments)
+        except DomainError as error:
+            lines = [message for several in error.errors.values() for message in several]
+            context["refusals"] = list(dict.fromkeys(lines)) or [error.detail]
+        else:
+            context |= {"effect": effect, "refusals": effect.refusals, "bars": _bars(effect, user)}
+    return render(request, "web/_preview.html", context)
+
+
+def _bars(effect: Preview, user: User) -> list[dict[str, Any]]:
+    """Every limit that the request touches, the team's before the user's."""
+    groups: dict[tuple[str, str], list[present.Bar]] = {}
+    for item in sorted(effect.quota, key=lambda item: (item.scope != "team", present.resource_order(item.resource))):
+        if item.limit is not None:
+            groups.setdefault((item.scope, item.team), []).append(present.bar(item.resource, item.limit, item.used, item.amount))
+    return [{"team": team, "person": user.username if scope == "user" else "", "bars": bars} for (scope, team), bars in groups.items()]
+
+
+def _teams(user: User) -> list[Team]:
+    """Teams in whose name the user may launch."""
+    return list(Team.objects.filter(members=user).order_by("name"))
+
+
+def _template(slug: str) -> Template:
+    row = selectors.templates_enabled().filter(slug=slug).first()
+    if row is None:
+        raise NotFound("There is no such template.")
+    return row
+
+
+def _expiry_of(template: Template) -> tuple[int, timedelta]:
+    """The template's default running time in seconds, and its longest."""
+    return int(check_expiry(template.spec, None).total_seconds()), longest_expiry(template.spec)
+
+
+def _form(row: Template, user: User, request: HttpRequest | None = None) -> LaunchForm:
+    data = request.POST if request is not None else None
+    return LaunchForm(data, template=row, teams=_teams(user), expiry=_expiry_of(row))
+
+
+def _request_of(launch_form: LaunchForm, user: User) -> dict[str, Any]:
+    """Arguments of `environment_request` and `environment_preview`."""
+    typed = launch_form.cleaned_data
+    return {
+        "actor": user,
+        "name": typed["name"],
+        "template": launch_form.template_row.slug,
+        "flavor": typed["flavor"],
+        "team": typed["team"],
+        "params": launch_form.params(),
+        "expires_in": launch_form.expiry(),
+    }
+
+
+def _form_page(request: HttpRequest, row: Template, launch_form: LaunchForm, status: int = 200) -> HttpResponse:
+    user = signed_in(request)
+    flavors = selectors.flavors_with_capacity(user)
+    chosen = launch_form["flavor"].value() or next((item.flavor.slug for item in flavors if item.capacity.fits), "")
+    context = {"section": "launch", "template": row, "form": launch_form, "flavors": flavors, "chosen": chosen, "teams": _teams(user)}
+    return render(request, "web/launch_form.html", context, status=status)
