@@ -77,6 +77,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "channels",
     "portal.domain",
+    "portal.catalogue",
     "portal.identity",
     "portal.web",
     "portal.api",

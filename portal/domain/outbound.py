@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from dataclasses import dataclass
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
@@ -15,28 +17,52 @@ from .models import Environment
 logger = logging.getLogger(__name__)
 
 
-def _send_task(name: str, *args: str) -> None:
-    from portal.celery import app  # reads the settings, so not at import time
+_BROKER_REST = 2.0  # seconds without a try after a failed one, so that many verbs in a row do not each wait for a broker that is down
+_rest_until = 0.0
 
-    try:
-        app.send_task(name, args=list(args), ignore_result=True)
-    except Exception as error:  # any broker fault; the database row is the truth and the sweep will find it
-        logger.warning("task not sent, the sweep will catch up: task=%s args=%s error=%s", name, args, type(error).__name__)
+
+@dataclass(frozen=True)
+class _Task:
+    """A task to send once the transaction has committed."""
+
+    name: str
+    args: tuple[str, ...]
+
+    def __call__(self) -> None:
+        global _rest_until
+        from portal.celery import app  # reads the settings, so not at import time
+
+        if time.monotonic() < _rest_until:
+            logger.info("task not sent, the broker was down a moment ago: task=%s args=%s", self.name, self.args)
+            return
+        try:
+            app.send_task(self.name, args=list(self.args), ignore_result=True)
+        except Exception as error:  # any broker fault; the database row is the truth and the sweep will find it
+            _rest_until = time.monotonic() + _BROKER_REST
+            logger.warning("task not sent, the sweep will catch up: task=%s args=%s error=%s", self.name, self.args, type(error).__name__)
+
+
+def _after_commit(name: str, *args: str) -> None:
+    task, connection = _Task(name, args), transaction.get_connection()
+    # The same task is sent once per transaction; one registered in a savepoint that may yet be rolled back does not count.
+    around = set(connection.savepoint_ids)
+    if not any(pending == task and set(sids) <= around for sids, pending, *_ in connection.run_on_commit):
+        transaction.on_commit(task)
 
 
 def nudge(environment_id: UUID | str) -> None:
     """Ask a worker to look at the environment now."""
-    transaction.on_commit(lambda: _send_task("workers.converge", str(environment_id)))
+    _after_commit("workers.converge", str(environment_id))
 
 
 def hub_revoke(username: str) -> None:
     """Ask a worker to end the user's sessions, tokens and servers at the Hub."""
-    transaction.on_commit(lambda: _send_task("workers.revoke_hub_access", username))
+    _after_commit("workers.revoke_hub_access", username)
 
 
 def team_sync(team_slug: str) -> None:
     """Ask a worker to bring the team's namespace (quota, policies, volumes to purge) in line."""
-    transaction.on_commit(lambda: _send_task("workers.team_sync", team_slug))
+    _after_commit("workers.team_sync", team_slug)
 
 
 def groups_of(environment: Environment) -> tuple[str, str, str]:

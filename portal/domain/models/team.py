@@ -55,7 +55,9 @@ class Quota(models.Model):
     class Meta:
         ordering = ["team", "user", "resource"]
         constraints = [
-            models.UniqueConstraint(fields=["team", "user", "resource"], name="one_quota_per_subject_and_resource", nulls_distinct=False),
+            # two constraints, since SQLite has no NULLS NOT DISTINCT
+            models.UniqueConstraint(fields=["team", "resource"], condition=Q(user=None), name="one_quota_per_team_and_resource"),
+            models.UniqueConstraint(fields=["team", "user", "resource"], condition=Q(user__isnull=False), name="one_quota_per_user_and_resource"),
             models.CheckConstraint(condition=Q(used__gte=0), name="quota_used_not_negative"),
             # no "used <= limit" here: lowering a limit below present use is allowed and only blocks new requests
             models.CheckConstraint(condition=Q(limit__isnull=True) | Q(limit__gte=0), name="quota_limit_not_negative"),

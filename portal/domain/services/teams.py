@@ -36,9 +36,10 @@ def team_create(*, actor: User | None, slug: str, name: str) -> Team:
     if not isinstance(slug, str) or not _SLUG.fullmatch(slug):
         raise ValidationError.field("slug", "Use 1 to 40 lower-case letters, digits and hyphens, starting with a letter and not ending with a hyphen.")
     with transaction.atomic():
-        team, _ = Team.objects.get_or_create(slug=slug, defaults={"name": name})
-        quota_rows_ensure(team)
-        outbound.team_sync(team.slug)
+        team, created = Team.objects.get_or_create(slug=slug, defaults={"name": name})
+        if created:
+            quota_rows_ensure(team)
+            outbound.team_sync(team.slug)
     return team
 
 

@@ -1,0 +1,22 @@
+"""`manage.py load_catalogue [FOLDER ...]`: the built-in catalogue, then the folders given. All or nothing."""
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from portal.catalogue.loader import BUILTIN, CatalogueError, load
+
+
+class Command(BaseCommand):
+    help = "Load templates, flavors and accelerators from YAML files into the database. Nothing is changed when any file has a fault."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("folders", nargs="*", type=Path, help="Folders with accelerators/, flavors/ and templates/, loaded after the built-in one")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            counts = load([BUILTIN, *options["folders"]])
+        except CatalogueError as error:
+            raise CommandError("The catalogue was not loaded:\n" + "\n".join(error.faults)) from None
+        self.stdout.write(", ".join(f"{count} {kind}s" for kind, count in counts.items()) + " loaded.")

@@ -1,0 +1,109 @@
+"""The form of catalogue documents, as JSON Schema. What a schema cannot say (references, quantities) is in `validator`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SLUG = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,58}[a-z0-9])?$"}
+_ROLE = {"type": "string", "pattern": "^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$"}
+_TEXTS = {
+    "type": "object",
+    "required": ["en"],
+    "additionalProperties": False,
+    "properties": {"en": {"type": "string", "minLength": 1}, "zh-hans": {"type": "string"}},
+}
+_STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
+_COMMAND = {"type": "array", "items": {"type": "string"}}
+_QUANTITY = {"type": ["string", "integer", "number"]}
+_PORT_NAME = {"type": "string", "pattern": "^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$"}
+_COUNT = {"type": "integer", "minimum": 0, "maximum": 10000}
+
+
+def _document(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
+
+
+ACCELERATOR = _document(
+    ["slug", "title", "family", "resource_key"],
+    {
+        "slug": _SLUG,
+        "title": _TEXTS,
+        "family": {"enum": ["gpu", "npu", "dcu", "mlu", "vpu", "fpga", "tpu"]},
+        "vendor": {"type": "string", "maxLength": 60},
+        "model": {"type": "string", "maxLength": 60},
+        "memory": _QUANTITY,
+        "resource_key": {"type": "string", "maxLength": 120, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"},
+        "node_selector": _STRINGS,
+        "tolerations": {
+            "type": "array",
+            "items": _document(
+                [],
+                {
+                    "key": {"type": "string"},
+                    "operator": {"enum": ["Exists", "Equal"]},
+                    "value": {"type": "string"},
+                    "effect": {"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+                    "tolerationSeconds": {"type": "integer"},
+                },
+            ),
+        },
+        "runtime_class": {"type": "string", "maxLength": 60},
+        "scheduler_name": {"type": "string", "maxLength": 60},
+        "annotations": _STRINGS,
+        "env": _STRINGS,
+        "quota_weight": {"type": "number", "minimum": 0},
+    },
+)
+
+FLAVOR = _document(
+    ["slug", "title", "cpu", "memory"],
+    {
+        "slug": _SLUG,
+        "title": _TEXTS,
+        "cpu": _QUANTITY,
+        "memory": _QUANTITY,
+        "shm": _QUANTITY,
+        "accelerator": _SLUG,
+        "accelerator_count": {"type": "integer", "minimum": 1, "maximum": 1024},
+        "position": _COUNT,
+    },
+)
+
+_ENDPOINT = _document(
+    ["title"], {"title": {"type": "string", "minLength": 1}, "scheme": {"type": "string", "pattern": "^[a-z][a-z0-9+.-]*$"}, "path": {"type": "string"}}
+)
+_PORT = _document(["name", "port"], {"name": _PORT_NAME, "port": {"type": "integer", "minimum": 1, "maximum": 65535}, "endpoint": _ENDPOINT})
+
+TEMPLATE_ROLE = _document(
+    ["name", "image"],
+    {
+        "name": _ROLE,
+        "replicas": {"oneOf": [{"type": "integer", "minimum": 1, "maximum": 1000}, _document(["param"], {"param": {"type": "string"}})]},
+        "image": {"type": "string", "minLength": 1},
+        "command": _COMMAND,
+        "args": _COMMAND,
+        "env": _STRINGS,
+        "resources": _document(["cpu", "memory"], {"cpu": _QUANTITY, "memory": _QUANTITY}),
+        "ports": {"type": "array", "items": _PORT},
+        "readiness": _document(["port"], {"port": _PORT_NAME, "path": {"type": "string"}, "period_seconds": {"type": "integer", "minimum": 1, "maximum": 60}}),
+    },
+)
+
+TEMPLATE = _document(
+    ["slug", "version", "kind", "title", "roles"],
+    {
+        "slug": _SLUG,
+        "version": {"type": "integer", "minimum": 1},
+        "kind": {"enum": ["notebook", "cluster"]},
+        "icon": {"type": "string", "maxLength": 40},
+        "position": _COUNT,
+        "title": _TEXTS,
+        "description": _TEXTS,
+        "expires_in": {"type": "string"},
+        "max_expires_in": {"type": "string"},
+        "params": {"type": "object"},
+        "home": _document([], {"mount_path": {"type": "string", "pattern": "^/."}, "size": _QUANTITY}),
+        "roles": {"type": "array", "minItems": 1, "items": TEMPLATE_ROLE},
+        "connect": _document([], {"env": _STRINGS, "snippet": {"type": "string"}}),
+    },
+)
