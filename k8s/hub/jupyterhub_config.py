@@ -15,6 +15,7 @@
     ATELIER_HUB_CRYPT_KEY       64 hex digits; encrypts the OIDC tokens in the Hub's database
     ATELIER_PROXY_AUTH_TOKEN    between Hub and proxy
     HUB_LOG_LEVEL               optional: DEBUG, INFO (default), WARNING
+    HUB_REFRESH_SECONDS         optional: how often the portal is asked whether a user is still welcome, 60 by default
 
 Spawned servers survive a restart of the Hub. The proxy stops and starts with it.
 """
@@ -29,7 +30,7 @@ from k8s.hub.authenticator import PortalAuthenticator
 from k8s.hub.handlers import USERS_SCOPE
 from k8s.hub.spawner import PortalSpawner
 
-c = get_config()  # noqa: F821 - JupyterHub's configuration loader provides it
+c = get_config()  # type: ignore[name-defined]  # noqa: F821 - JupyterHub's configuration loader provides it
 env = os.environ
 
 state = Path(env["VAR_DIR"]) / "hub"
@@ -63,6 +64,7 @@ c.PortalAuthenticator.oauth_callback_url = f"{public}/hub/oauth_callback"
 c.PortalAuthenticator.authorize_url = f"{portal}/o/authorize/"
 c.PortalAuthenticator.token_url = f"{portal}/o/token/"
 c.PortalAuthenticator.userdata_url = f"{portal}/o/userinfo/"
+c.PortalAuthenticator.auth_refresh_age = int(env.get("HUB_REFRESH_SECONDS", "60"))
 # Coming from the portal's own sign-out one is not signed in and goes on to the sign-in page; coming from JupyterLab one is asked.
 c.PortalAuthenticator.logout_redirect_url = f"{portal}/accounts/logout/"
 c.JupyterHub.default_url = f"{portal}/"

@@ -54,7 +54,7 @@ class PortalSpawner(KubeSpawner):
 
     # --- which pod ------------------------------------------------------------
 
-    def _get_reflector_key(self, kind: str) -> tuple[str, None]:  # type: ignore[override]
+    def _get_reflector_key(self, kind: str) -> tuple[str, None]:
         return (kind, None)
 
     async def _start_watching_pods(self, replace: bool = False) -> Any:
@@ -297,7 +297,7 @@ class PortalSpawner(KubeSpawner):
 def _api_words(error: ApiException) -> str:
     """What the API said, for people: its message names the quota or the field."""
     try:
-        message = json.loads(error.body)["message"]
+        message = json.loads(error.body or "")["message"]
     except (TypeError, ValueError, KeyError):
         message = error.reason
     return f"The cluster refused the pod ({error.status}): {message}"
