@@ -33,7 +33,7 @@ class _Task:
         from portal.celery import app  # reads the settings, so not at import time
 
         if time.monotonic() < _rest_until:
-            logger.info("task not sent, the broker was down a moment ago: task=%s args=%s", self.name, self.args)
+            logger.debug("task not sent, the broker was down a moment ago: task=%s args=%s", self.name, self.args)
             return
         try:
             app.send_task(self.name, args=list(self.args), ignore_result=True)
@@ -44,9 +44,8 @@ class _Task:
 
 def _after_commit(name: str, *args: str) -> None:
     task, connection = _Task(name, args), transaction.get_connection()
-    # The same task is sent once per transaction; one registered in a savepoint that may yet be rolled back does not count.
-    around = set(connection.savepoint_ids)
-    if not any(pending == task and set(sids) <= around for sids, pending, *_ in connection.run_on_commit):
+    # Once per transaction. One that is registered already falls away only with a savepoint around us too, so ours would go with it.
+    if not any(pending == task for _, pending, *_ in connection.run_on_commit):
         transaction.on_commit(task)
 
 
