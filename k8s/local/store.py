@@ -1,0 +1,249 @@
+"""Where objects live: in memory, with every change written to SQLite in groups and handed to those who watch.
+
+Documents in the store are never changed in place: a write puts a new document there, so readers may keep what they got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .documents import Doc, encode, meta, name_of, namespace_of
+
+log = logging.getLogger(__name__)
+
+HISTORY_CHANGES = 4000
+HISTORY_SECONDS = 300.0
+# After a crash, revisions that watchers saw but that never reached the disk must not be given out again.
+RESTART_GAP = 10_000
+
+
+class Entry:
+    """One version of one object, encoded at most once."""
+
+    __slots__ = ("_body", "doc", "revision")
+
+    def __init__(self, doc: Doc, revision: int, body: bytes | None = None) -> None:
+        self.doc = doc
+        self.revision = revision
+        self._body = body
+
+    @property
+    def body(self) -> bytes:
+        if self._body is None:
+            self._body = encode(self.doc)
+        return self._body
+
+
+@dataclass(slots=True)
+class Change:
+    """One change: ADDED, MODIFIED or DELETED. A deleted object comes in its last version, under the revision of its deletion."""
+
+    type: str
+    kind: str
+    object: Doc
+    entry: Entry
+    store_key: str
+    previous: Doc | None = None
+    at: float = 0.0
+
+    @property
+    def revision(self) -> int:
+        return self.entry.revision
+
+
+@dataclass(eq=False)
+class Subscription:
+    """Receives every change of some kinds (all, when `keys` is None) by a plain function call."""
+
+    keys: frozenset[str] | None
+    receive: Callable[[Change], None]
+    store: Store = field(repr=False)
+
+    def close(self) -> None:
+        with contextlib.suppress(ValueError):
+            self.store.subscriptions.remove(self)
+
+
+class Store:
+    """Single-threaded (the event loop's); only the disk is written from another thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.objects: dict[str, dict[tuple[str, str], Entry]] = {}
+        self.revision = 1
+        self.history: deque[Change] = deque()
+        self.oldest = 1  # a watch may begin at this revision or later
+        self.subscriptions: list[Subscription] = []
+        self.owned: dict[str, set[tuple[str, str, str]]] = {}  # owner's uid -> (store key, namespace, name) of dependents
+        self.by_uid: dict[str, tuple[str, str, str]] = {}
+        self._pending: list[tuple[str, str, str, Entry | None]] = []
+        self._flush: asyncio.Task[None] | None = None
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._open()
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def entry(self, store_key: str, namespace: str, name: str) -> Entry | None:
+        return self.objects.get(store_key, {}).get((namespace, name))
+
+    def get(self, store_key: str, namespace: str, name: str) -> Doc | None:
+        found = self.objects.get(store_key, {}).get((namespace, name))
+        return found.doc if found else None
+
+    def entries(self, store_key: str, namespace: str | None = None) -> Iterator[Entry]:
+        for (space, _), entry in list(self.objects.get(store_key, {}).items()):
+            if not namespace or space == namespace:
+                yield entry
+
+    def list(self, store_key: str, namespace: str | None = None) -> list[Doc]:
+        return [entry.doc for entry in self.entries(store_key, namespace)]
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def put(self, store_key: str, kind: str, doc: Doc) -> Doc:
+        """Stores `doc`, which the caller gives away, under a new revision."""
+        place = (namespace_of(doc), name_of(doc))
+        table = self.objects.setdefault(store_key, {})
+        before = table.get(place)
+        self.revision += 1
+        doc["metadata"]["resourceVersion"] = str(self.revision)
+        entry = Entry(doc, self.revision)
+        table[place] = entry
+        self._index(store_key, place, before.doc if before else None, doc)
+        self._changed(Change("MODIFIED" if before else "ADDED", kind, doc, entry, store_key, before.doc if before else None), place, entry)
+        return doc
+
+    def remove(self, store_key: str, kind: str, namespace: str, name: str) -> Doc | None:
+        place = (namespace, name)
+        before = self.objects.get(store_key, {}).pop(place, None)
+        if before is None:
+            return None
+        self.revision += 1
+        doc = {**before.doc, "metadata": {**before.doc["metadata"], "resourceVersion": str(self.revision)}}
+        self._index(store_key, place, before.doc, None)
+        self._changed(Change("DELETED", kind, doc, Entry(doc, self.revision), store_key, before.doc), place, None)
+        return doc
+
+    def _index(self, store_key: str, place: tuple[str, str], before: Doc | None, after: Doc | None) -> None:
+        where = (store_key, *place)
+        for doc, present in ((before, False), (after, True)):
+            if doc is None:
+                continue
+            uid = meta(doc).get("uid", "")
+            if present:
+                self.by_uid[uid] = where
+            else:
+                self.by_uid.pop(uid, None)
+            for owner in meta(doc).get("ownerReferences") or ():
+                dependents = self.owned.setdefault(owner["uid"], set())
+                if present:
+                    dependents.add(where)
+                else:
+                    dependents.discard(where)
+                    if not dependents:
+                        del self.owned[owner["uid"]]
+
+    def _changed(self, change: Change, place: tuple[str, str], entry: Entry | None) -> None:
+        change.at = time.monotonic()
+        self.history.append(change)
+        while len(self.history) > HISTORY_CHANGES or self.history[0].at < change.at - HISTORY_SECONDS:
+            self.oldest = self.history.popleft().revision
+        self._pending.append((change.store_key, *place, entry))
+        if self._flush is None:
+            with contextlib.suppress(RuntimeError):  # no loop yet: `durable` or `close` writes it
+                self._flush = asyncio.get_running_loop().create_task(self._flushing())
+        for subscription in list(self.subscriptions):
+            if subscription.keys is None or change.store_key in subscription.keys:
+                subscription.receive(change)
+
+    # --- watching --------------------------------------------------------------------------------------------------
+
+    def subscribe(self, keys: Iterable[str] | None, receive: Callable[[Change], None]) -> Subscription:
+        subscription = Subscription(None if keys is None else frozenset(keys), receive, self)
+        self.subscriptions.append(subscription)
+        return subscription
+
+    def since(self, store_key: str, revision: int) -> list[Change]:
+        """Changes of one kind after `revision`. LookupError when the history no longer reaches back that far."""
+        if revision < self.oldest:
+            raise LookupError(self.oldest)
+        return [change for change in self.history if change.store_key == store_key and change.revision > revision]
+
+    # --- the disk --------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        # WAL without full sync: a killed process loses nothing that was committed; only a power cut may lose the last moments.
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS objects (kind TEXT, namespace TEXT, name TEXT, revision INTEGER, body BLOB, PRIMARY KEY (kind, namespace, name)) WITHOUT ROWID"
+        )
+        self._db.execute("CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER)")
+        for kind, namespace, name, revision, body in self._db.execute("SELECT kind, namespace, name, revision, body FROM objects"):
+            doc = json.loads(body)
+            self.objects.setdefault(kind, {})[namespace, name] = Entry(doc, revision, body)
+            self._index(kind, (namespace, name), None, doc)
+        row = self._db.execute("SELECT revision FROM counter").fetchone()
+        if row:
+            self.revision = row[0] + RESTART_GAP
+        self.oldest = self.revision
+
+    async def durable(self) -> None:
+        """Returns when everything written so far is on the disk."""
+        while self._pending or self._flush:
+            if self._flush is None:
+                self._flush = asyncio.get_running_loop().create_task(self._flushing())
+            await asyncio.shield(self._flush)
+
+    async def _flushing(self) -> None:
+        try:
+            while self._pending:
+                batch, self._pending = self._pending, []
+                revision = self.revision
+                rows = [(kind, namespace, name, entry) for kind, namespace, name, entry in batch]
+                for *_, entry in rows:
+                    if entry is not None:
+                        _ = entry.body  # encoded here: the writer thread must not touch documents
+                await asyncio.to_thread(self._write, rows, revision)
+        finally:
+            self._flush = None
+
+    def _write(self, rows: list[tuple[str, str, str, Entry | None]], revision: int) -> None:
+        self._db.execute("BEGIN")
+        try:
+            for kind, namespace, name, entry in rows:
+                if entry is None:
+                    self._db.execute("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", (kind, namespace, name))
+                else:
+                    self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", (kind, namespace, name, entry.revision, entry.body))
+            self._db.execute("INSERT OR REPLACE INTO counter VALUES (1, ?)", (revision,))
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+
+    async def close(self) -> None:
+        await self.durable()
+        self._db.close()
+
+
+def snapshot(store: Store, keys: Iterable[str], kind_of: Callable[[str], str]) -> Iterator[Change]:
+    """Everything there is, as ADDED changes."""
+    for key in keys:
+        for entry in store.entries(key):
+            yield Change("ADDED", kind_of(key), entry.doc, entry, key)
+
+
+def matches(doc: Doc, labels: dict[str, str] | Any) -> bool:
+    """Whether a document bears all of `labels`."""
+    own = meta(doc).get("labels") or {}
+    return all(own.get(key) == value for key, value in labels.items())
