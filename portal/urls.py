@@ -7,6 +7,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("accounts/", include("portal.identity.urls")),
     path("o/", include("portal.identity.provider_urls")),
+    path("api/v1/", include("portal.live.urls")),
     path("api/v1/", include("portal.api.urls")),
     path("", include("portal.web.urls")),
 ]
