@@ -14,6 +14,7 @@ from django.utils.translation import ngettext
 from portal.domain import tokens
 from portal.domain.models import Team, Template
 
+from .phrases import known
 from .present import localized, scope_title
 
 PARAM = "param_"
@@ -77,12 +78,12 @@ class Styled(forms.Form):
         for key, messages in errors.items():
             name = self.field_of(key)
             for message in messages:
-                self.add_error(name, message)
+                self.add_error(name, known(message))
             if name:
                 placed = True
                 self.mark(name, self.fields[name].widget)
         if not placed and not self.non_field_errors():
-            self.add_error(None, detail)
+            self.add_error(None, known(detail))
 
     def field_of(self, key: str) -> str | None:
         """The form's field for a name the service used, or None."""

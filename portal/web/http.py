@@ -16,6 +16,8 @@ from django.views.decorators.cache import never_cache
 from portal.domain.errors import DomainError, Forbidden, NotFound
 from portal.domain.models import User
 
+from .phrases import known
+
 View = Callable[..., HttpResponse]
 
 
@@ -55,4 +57,4 @@ def is_refresh(request: HttpRequest) -> bool:
 def complain(request: HttpRequest, error: DomainError) -> None:
     """Show a refusal above the next page, with the words of each field it names."""
     lines = [message for field_messages in error.errors.values() for message in field_messages]
-    messages.error(request, "\n".join(dict.fromkeys(lines)) or error.detail)
+    messages.error(request, "\n".join(dict.fromkeys(map(known, lines))) or known(error.detail))

@@ -76,8 +76,10 @@ REMEDIES: dict[str, Text] = {
 }
 
 
-def remedy(reason: str) -> str:
-    """What to do about `reason`; empty when nothing is known."""
+def remedy(reason: str, message: str = "") -> str:
+    """What to do about `reason`; empty when nothing is known, or when the English `message`, which says it too, can be read."""
+    if message and (get_language() or "en").startswith("en"):
+        return ""
     return str(REMEDIES.get(reason, ""))
 
 

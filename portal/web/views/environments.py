@@ -57,7 +57,7 @@ def _row(environment: Environment, user: User) -> dict[str, Any]:
     return {
         "environment": environment,
         "actions": present.actions(environment, user, settings.HUB_PUBLIC_URL),
-        "remedy": present.remedy(environment.reason),
+        "remedy": present.remedy(environment.reason, environment.message),
         "simulated": present.is_simulated(environment),
         "ready": sum(1 for replica in replicas if replica.get("ready")),
         "replicas": len(replicas),
@@ -91,7 +91,7 @@ def detail_context(environment: Environment, user: User) -> dict[str, Any]:
         "events": events,
         "earlier_events": first,
         "actions": present.actions(environment, user, settings.HUB_PUBLIC_URL),
-        "remedy": present.remedy(environment.reason),
+        "remedy": present.remedy(environment.reason, environment.message),
         "simulated": present.is_simulated(environment),
         "mine": environment.owner_id == user.pk,
         "live_url": f"/ws/environments/{environment.pk}/",
