@@ -53,6 +53,12 @@ class PortalAuthenticator(GenericOAuthenticator):
         """Handlers of the authenticator come before JupyterHub's own, which is how pages are replaced."""
         return [*super().get_handlers(app), *handlers(self.portal_url)]
 
+    async def authenticate(self, handler: Any, data: Any = None, **kwargs: Any) -> Any:
+        model = await super().authenticate(handler, data, **kwargs)
+        if model:
+            self._checked[model["name"]] = time.monotonic()
+        return model
+
     async def refresh_user(self, user: Any, handler: Any = None, **kwargs: Any) -> Any:
         """Ask the portal whether the user is still welcome; False means no.
 

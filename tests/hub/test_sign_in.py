@@ -121,6 +121,6 @@ def test_the_hub_serves_its_users_while_the_portal_restarts(site: Site) -> None:
             return len(seen) > 60
 
         wait_until(asked, "many requests, over more than the refresh age")
-        assert set(seen) == {"bob"}
+        assert set(seen) == {"bob"}, site.log("hub").read_text()[-6000:]
     finally:
         site.start("portal")
