@@ -130,10 +130,10 @@ class Cluster:
             if not token:
                 return items, page["metadata"]["resourceVersion"]
 
-    def apply(self, document: Object, *, update: bool = True) -> Object:
+    def apply(self, document: Object) -> Object:
         """Bring an object to what `document` says, by server-side apply, and return it as it now is.
 
-        An object that is there already is changed only when it is ours and differs; with `update=False` not even then.
+        An object that is there already is changed only when it is ours and differs; a claim not even then, since its spec cannot change.
         Raises `Foreign` when the name is taken by someone else's object, `Conflict` while the old one is being deleted.
         """
         kind, metadata = kind_of(document), document["metadata"]
@@ -143,7 +143,7 @@ class Cluster:
             _check_ours(existing, document)
             if existing["metadata"].get("deletionTimestamp"):
                 raise errors.Conflict(f"{kind.name} {metadata['name']} is still being deleted", reason="Terminating")
-            if not update or existing["metadata"].get("annotations", {}).get(SPEC_HASH) == document["metadata"]["annotations"][SPEC_HASH]:
+            if kind is CLAIMS or is_current(existing, document):
                 return existing
         query = {"fieldManager": names.MANAGER, "force": "true"}
         path = _path(kind, metadata.get("namespace", ""), metadata["name"])
@@ -176,6 +176,16 @@ class Cluster:
         except (errors.Gone, errors.Conflict):
             return False
         return True
+
+    def annotate(self, item: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
+        """Add annotations to an object as it was read; nothing happens when it is gone or is another one now."""
+        metadata = item["metadata"]
+        patch = {"metadata": {"uid": metadata["uid"], "annotations": dict(annotations)}}
+        path = _path(kind_of(item), metadata.get("namespace", ""), metadata["name"])
+        try:
+            self._json("PATCH", path, {"fieldManager": f"{names.MANAGER}-notes"}, body=patch, content_type="application/merge-patch+json")
+        except (errors.Gone, errors.Conflict):
+            pass
 
     # --- logs and watches --------------------------------------------------------
 
@@ -332,6 +342,11 @@ def _path(kind: Kind, namespace: str = "", name: str = "") -> str:
     if kind.namespaced and namespace:
         path += f"/namespaces/{namespace}"
     return f"{path}/{kind.plural}" + (f"/{name}" if name else "")
+
+
+def is_current(existing: Mapping[str, Any], document: Object) -> bool:
+    """True when `existing` was last applied from this very (sealed) document."""
+    return existing["metadata"].get("annotations", {}).get(SPEC_HASH) == document["metadata"]["annotations"][SPEC_HASH]
 
 
 def _check_ours(existing: Object, document: Object) -> None:

@@ -139,16 +139,17 @@ def _notebook_verdict(seen: Seen, findings: Sequence[Finding], was_ready: bool) 
     live = [pod for pod in seen.pods if not pod["metadata"].get("deletionTimestamp")]
     ended = [pod for pod in live if pod.get("status", {}).get("phase") in ("Failed", "Succeeded")]
     worst = findings[0] if findings else None
-    if was_ready and (ended or not server.active):
+    lost = server.ready and not live  # the Hub looks at its servers every few seconds only; the list of pods is newer
+    if was_ready and (ended or lost or not server.active):
         # It was in use and went away: the observer starts it again. The finding says why it ended, if a pod is left to tell.
         if worst:
             return Verdict(phase=Phase.GONE, reason=worst.code, message=worst.text)
         return Verdict(phase=Phase.GONE, reason="ServerLost", message="The notebook server is no longer there.")
-    if server.ready and not ended:
+    if server.ready and not ended and not lost:
         return Verdict(phase=Phase.READY)
     if worst and worst.fatal:
         return Verdict(phase=Phase.FAILED, reason=worst.code, message=worst.text)
-    if not server.active:
+    if not server.active or lost:
         if server.failure:
             return Verdict(phase=Phase.FAILED, reason="SpawnFailed", message=f"JupyterHub could not start the server: {server.failure}")
         return Verdict(phase=Phase.GONE)
@@ -177,7 +178,7 @@ def expected_names(spec: EnvironmentSpec, role: Role) -> list[str]:
 
 def _replicas(spec: EnvironmentSpec, pods: Sequence[Object]) -> list[dict[str, Any]]:
     """One entry per pod that is there or should be, roles in the template's order."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for role in spec.roles:
         present = {pod["metadata"]["name"]: pod for pod in _of_role(role, pods)}
         wanted = expected_names(spec, role)

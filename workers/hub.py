@@ -68,12 +68,12 @@ class Hub:
         except HubAbsent:
             pass
 
-    def server_get(self, username: str, name: str) -> Server:
-        """The server as the Hub knows it now; an inactive one where it knows none."""
+    def server_get(self, username: str, name: str) -> Server | None:
+        """The server as the Hub knows it now; None where it knows none. One that was stopped but not forgotten is inactive."""
         try:
             model = self._call("GET", _server(username, name)).json()
         except HubAbsent:
-            return Server()
+            return None
         return Server(ready=bool(model.get("ready")), pending=model.get("pending") or "", url=model.get("url") or "")
 
     def server_start(self, username: str, name: str, options: Mapping[str, Any]) -> None:

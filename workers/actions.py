@@ -1,0 +1,276 @@
+"""What converging does to the cluster and the Hub for one environment. Every function may be repeated; none opens a transaction around a request."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+
+from k8s import cluster as api
+from k8s import errors, manifests, names
+from k8s.cluster import Cluster
+from k8s.spec import EnvironmentSpec
+from k8s.status import Seen, Server
+from portal.domain import services
+from portal.domain.lifecycle import State
+from portal.domain.models import Environment
+
+from . import teams
+from .hub import Hub, HubUnreachable
+from .specs import environment_spec
+
+logger = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+ARCHIVE_SECONDS = 15.0  # for all logs of an environment together; a lease has to outlast it
+_SERVER_GONE_SECONDS = 3.0
+_WAITS = frozenset({"Unschedulable", "SchedulingGated"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """One environment and the ways to where it lives."""
+
+    environment: Environment
+    cluster: Cluster
+    hub: Hub
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        return environment_spec(self.environment)
+
+    @property
+    def is_notebook(self) -> bool:
+        return self.environment.kind == "notebook"
+
+    @property
+    def owner(self) -> str:
+        return self.environment.owner.username
+
+
+def selector(environment_id: object) -> str:
+    """Label selector of an environment's objects."""
+    return f"{names.ENVIRONMENT}={environment_id}"
+
+
+# --- looking -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What is there, and whether the objects differ from the spec."""
+
+    seen: Seen
+    stale: bool
+
+
+def look(context: Context, spec: EnvironmentSpec) -> Look:
+    """List what tells how the environment is. Raises `k8s.errors`, `HubError`."""
+    label = selector(spec.id)
+    kinds = [(api.PODS, spec.namespace, label, "")]
+    if not context.is_notebook:
+        kinds.append((api.STATEFUL_SETS, spec.namespace, label, ""))
+    pods, *rest = context.cluster.gather(kinds)
+    sets = rest[0] if rest else []
+    parent = context.cluster.get(api.CONFIG_MAPS, spec.base_name, spec.namespace)
+    server = _server(context, spec) if context.is_notebook else None
+    claim = context.cluster.get(api.CLAIMS, spec.home.claim, spec.namespace) if spec.home else None
+    events: list[Object] = []
+    if not all(_is_ready(pod) for pod in pods) or len(pods) < sum(role.replicas for role in spec.roles):
+        # Events have no labels; those of other environments are passed over by their object's uid.
+        events = context.cluster.find(api.EVENTS, spec.namespace, fields="type=Warning")
+    seen = Seen(pods=pods, sets=sets, events=events, claim=claim, server=server)
+    return Look(seen=seen, stale=_is_stale(context, spec, parent, sets))
+
+
+def _is_ready(pod: Object) -> bool:
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in pod.get("status", {}).get("conditions", ()))
+
+
+def _is_stale(context: Context, spec: EnvironmentSpec, parent: Object | None, sets: list[Object]) -> bool:
+    if parent is None or parent["metadata"].get("deletionTimestamp"):
+        return True
+    if context.is_notebook:
+        return False  # its pod is made once, by the Hub; what is asked for later holds from the next start
+    owner = manifests.owner_reference(parent)
+    present = {item["metadata"]["name"]: item for item in sets}
+    wanted = [manifests.sealed(manifests.role_set(spec, role, owner)) for role in spec.roles]
+    return any(document["metadata"]["name"] not in present or not api.is_current(present[document["metadata"]["name"]], document) for document in wanted)
+
+
+def _server(context: Context, spec: EnvironmentSpec) -> Server | None:
+    server = context.hub.server_get(context.owner, spec.base_name)
+    if server is None or server.active or context.environment.state != State.PROVISIONING:
+        return server
+    if context.environment.reason in _WAITS:
+        # The Hub gives a start up after some minutes. One that only waited for room is started again.
+        return server
+    return Server(url=server.url, failure=context.hub.failure(context.owner, spec.base_name))
+
+
+# --- making --------------------------------------------------------------------
+
+
+def make(context: Context) -> None:
+    """Make or mend the environment's objects and start its server. Raises `k8s.errors`, `HubError`, `TemplateError`."""
+    try:
+        _make(context)
+    except errors.Gone:
+        # The namespace was believed to be there: somebody removed it.
+        teams.forget()
+        _make(context)
+
+
+def _make(context: Context) -> None:
+    environment, cluster = context.environment, context.cluster
+    spec = environment_spec(environment, connect_env=teams.connect_env(environment.owner) if context.is_notebook else None)
+    team = teams.team_ensure(cluster, environment.team)
+    owner = manifests.owner_reference(cluster.apply(manifests.parent(spec)))
+    policies = teams.owner_policy_pending(cluster, team, environment.owner)
+    if context.is_notebook:
+        documents = [*policies, teams.clusters_config(team, environment.owner)]
+        if spec.home:
+            documents.append(manifests.home_claim(spec))
+    else:
+        documents = [*policies, *manifests.cluster_documents(spec, owner)]
+    cluster.apply_all(documents)
+    teams.remember(cluster, policies)
+    if context.is_notebook:
+        context.hub.user_ensure(context.owner)
+        order = {"environment": spec.id, "namespace": spec.namespace, "pod": manifests.notebook_pod(spec, owner)}
+        context.hub.server_start(context.owner, spec.base_name, order)
+
+
+def clean(context: Context) -> bool:
+    """Remove what an earlier run left: objects of another parent, pods that have ended. True when none was there."""
+    objects = left_objects(context)
+    spec = context.spec
+    parent = next((item for item in objects if item["kind"] == "ConfigMap" and item["metadata"]["name"] == spec.base_name), None)
+    keep = {parent["metadata"]["uid"]} if parent and not parent["metadata"].get("deletionTimestamp") else set()
+    old = [item for item in objects if not _belongs(item, keep) or item.get("status", {}).get("phase") in ("Failed", "Succeeded")]
+    _remove(context.cluster, old)
+    return not old
+
+
+def _belongs(item: Object, keep: set[str]) -> bool:
+    metadata = item["metadata"]
+    if metadata.get("deletionTimestamp"):
+        return False
+    owners = {reference["uid"] for reference in metadata.get("ownerReferences", ())}
+    # Pods of a StatefulSet belong to it, and go with it.
+    return metadata["uid"] in keep or bool(owners & keep) or (item["kind"] == "Pod" and names.ROLE in metadata.get("labels", {}) and bool(keep))
+
+
+# --- unmaking ------------------------------------------------------------------
+
+
+def left_objects(context: Context) -> list[Object]:
+    """Everything in the cluster that bears the environment's label."""
+    label = selector(context.environment.id)
+    namespace = names.namespace(context.environment.team.slug)
+    return [item for items in context.cluster.gather([(kind, namespace, label, "") for kind in api.ENVIRONMENT_KINDS]) for item in items]
+
+
+def is_empty(context: Context) -> bool:
+    """True when nothing with the environment's label is left, nor a server at the Hub."""
+    if left_objects(context):
+        return False
+    if not context.is_notebook:
+        return True
+    # The pod is gone a moment before the Hub knows; nobody would tell us of that moment.
+    deadline, pause = time.monotonic() + _SERVER_GONE_SECONDS, 0.05
+    while (server := context.hub.server_get(context.owner, context.spec.base_name)) is not None:
+        if server.pending != "stop" or time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.5)
+    return True
+
+
+def tear_down(context: Context) -> None:
+    """Archive logs, stop the server, delete every object. Returns before they are gone. The home volume stays.
+
+    With the Hub away the objects are deleted all the same; HubUnreachable is raised at the end.
+    """
+    objects = left_objects(context)
+    archive(context, [item for item in objects if item["kind"] == "Pod"])
+    hub_error: HubUnreachable | None = None
+    if context.is_notebook:
+        try:
+            server = context.hub.server_get(context.owner, context.spec.base_name)
+            if server is not None and server.pending != "stop":
+                context.hub.server_stop(context.owner, context.spec.base_name)
+        except HubUnreachable as error:
+            hub_error = error
+    _remove(context.cluster, objects)
+    if not context.is_notebook:
+        teams.clusters_announce(context.cluster, context.environment.owner)
+    if hub_error:
+        raise hub_error
+
+
+def _remove(cluster: Cluster, objects: Iterable[Object]) -> None:
+    """Delete what is not being deleted yet: controllers before pods, or they would make new ones."""
+    live = [item for item in objects if not item["metadata"].get("deletionTimestamp")]
+    for item in sorted(live, key=lambda item: (item["kind"] == "Pod", item["kind"] != "StatefulSet")):
+        cluster.delete(item)
+
+
+def archive(context: Context, pods: Iterable[Object]) -> None:
+    """Keep the end of each container's log, of pods that nobody has deleted yet. What cannot be read in time is given up, with a note in the log."""
+    wanted = [
+        (pod, container["name"])
+        for pod in pods
+        if not pod["metadata"].get("deletionTimestamp")
+        for container in pod.get("status", {}).get("containerStatuses", ())
+        if "waiting" not in container.get("state", {}) or container.get("restartCount", 0)
+    ]
+    if not wanted:
+        return
+    deadline = time.monotonic() + ARCHIVE_SECONDS
+    with ThreadPoolExecutor(max_workers=6, thread_name_prefix="archive") as pool:
+        logs = list(pool.map(lambda item: _read(context.cluster, item[0], item[1], deadline), wanted))
+    for (pod, container), log in zip(wanted, logs, strict=True):
+        if log is not None:
+            role = pod["metadata"].get("labels", {}).get(names.ROLE, "")
+            services.archive_store(context.environment.id, pod["metadata"]["name"], role, container, log[0], log[1])
+
+
+def _read(cluster: Cluster, pod: Object, container: str, deadline: float) -> tuple[bytes, bool] | None:
+    metadata, limit = pod["metadata"], settings.LOG_ARCHIVE_BYTES
+    for previous in (False, True):
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            logger.warning("log not archived for want of time: pod=%s container=%s", metadata["name"], container)
+            return None
+        with contextlib.suppress(errors.Rejected, errors.Gone):  # a container that has not started has no log
+            data, cut = cluster.read_log(metadata["namespace"], metadata["name"], container, max_bytes=limit, previous=previous, seconds=seconds)
+            if data:
+                return data, cut
+    return None
+
+
+def forget_volume(context: Context) -> bool:
+    """Delete the claim of a home volume that is to be purged with its environment. True when it is gone, or stays."""
+    environment = context.environment
+    if not environment.purge or environment.volume is None:
+        return True
+    return claim_gone(context.cluster, names.namespace(environment.team.slug), environment.volume.claim)
+
+
+def claim_gone(cluster: Cluster, namespace: str, claim: str) -> bool:
+    """Delete a claim; True when it is gone. A claim of someone else is left alone, and counts as gone."""
+    found = cluster.get(api.CLAIMS, claim, namespace)
+    if found is None or found["metadata"].get("labels", {}).get(names.INSTALL) != settings.INSTALL_ID:
+        return True
+    if not found["metadata"].get("deletionTimestamp"):
+        cluster.delete(found)
+        return cluster.get(api.CLAIMS, claim, namespace) is None
+    return False

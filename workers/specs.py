@@ -1,0 +1,183 @@
+"""Rows -> specs: everything resolved that the cluster side must not look up. No network, no writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.conf import settings
+
+from k8s import names
+from k8s.spec import Devices, Endpoint, EnvironmentSpec, Home, Port, Probe, Resources, Role, TeamSpec
+from k8s.status import role_host
+from portal.domain.models import Accelerator, Environment, Quota, Team
+from portal.domain.shape import FlavorShape, RoleShape, role_shapes
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+
+
+class TemplateError(Exception):
+    """The template cannot be resolved; the message names what is wrong in it."""
+
+
+def environment_spec(environment: Environment, *, connect_env: Mapping[str, str] | None = None) -> EnvironmentSpec:
+    """The spec of a row, with `select_related` of team, owner, flavor__accelerator and volume.
+
+    `connect_env`: variables by which a notebook finds its owner's clusters; those of the template win. Raises TemplateError.
+    """
+    template, flavor = environment.template_spec, environment.flavor
+    accelerator = flavor.accelerator if flavor.accelerator_count else None
+    shape = FlavorShape(
+        cpu_millis=flavor.cpu_millis,
+        memory_bytes=flavor.memory_bytes,
+        shm_bytes=flavor.shm_bytes,
+        accelerator=accelerator.slug if accelerator else "",
+        accelerator_count=flavor.accelerator_count if accelerator else 0,
+    )
+    base = names.object_name(environment.name, str(environment.id))
+    bare = EnvironmentSpec(
+        id=str(environment.id),
+        install=settings.INSTALL_ID,
+        name=environment.name,
+        kind=environment.kind,
+        team=environment.team.slug,
+        owner=environment.owner.username,
+        roles=(),
+        namespace=names.namespace(environment.team.slug),
+        base_name=base,
+        service_domain=settings.SERVICE_DOMAIN,
+    )
+    hosts = {role["name"]: role_host(bare, role["name"]) for role in template["roles"]}
+    shapes = role_shapes(template, environment.params, shape, environment.workers if environment.kind == "cluster" else None)
+    extra = connect_env or {}
+    roles = tuple(_role(document, shape, accelerator, hosts, environment.params, extra) for document, shape in zip(template["roles"], shapes, strict=True))
+    connect = template.get("connect", {})
+    resolve = _resolver(hosts, environment.params, None)
+    return EnvironmentSpec(
+        id=bare.id,
+        install=bare.install,
+        name=bare.name,
+        kind=bare.kind,
+        team=bare.team,
+        owner=bare.owner,
+        roles=roles,
+        namespace=bare.namespace,
+        base_name=base,
+        home=_home(environment),
+        expires_at=environment.expires_at.isoformat() if environment.expires_at else "",
+        node_selector=dict(settings.NODE_SELECTOR),
+        service_domain=settings.SERVICE_DOMAIN,
+        connect_env={key: resolve(str(value)) for key, value in connect.get("env", {}).items()},
+        connect_snippet=resolve(connect.get("snippet", "")),
+    )
+
+
+def _home(environment: Environment) -> Home | None:
+    volume, home = environment.volume, environment.template_spec.get("home")
+    if volume is None or home is None:
+        return None
+    return Home(claim=volume.claim, size_bytes=volume.size_bytes, storage_class=settings.STORAGE_CLASS, mount_path=home.get("mount_path", "/home/jovyan"))
+
+
+def _role(
+    document: Mapping[str, Any],
+    shape: RoleShape,
+    accelerator: Accelerator | None,
+    hosts: Mapping[str, str],
+    params: Mapping[str, Any],
+    extra_env: Mapping[str, str],
+) -> Role:
+    resolve = _resolver(hosts, params, shape)
+    image = resolve(document["image"])
+    readiness = document.get("readiness")
+    return Role(
+        name=document["name"],
+        replicas=shape.replicas,
+        image=settings.IMAGES.get(image, image),
+        resources=_resources(shape, accelerator),
+        command=tuple(resolve(part) for part in document.get("command", ())),
+        args=tuple(resolve(part) for part in document.get("args", ())),
+        env={**extra_env, **{key: resolve(str(value)) for key, value in document.get("env", {}).items()}},
+        ports=tuple(_port(port) for port in document.get("ports", ())),
+        readiness=Probe(port=readiness["port"], path=readiness.get("path", ""), period_seconds=readiness.get("period_seconds", 2)) if readiness else None,
+        scalable=shape.scalable,
+    )
+
+
+def _port(document: Mapping[str, Any]) -> Port:
+    endpoint = document.get("endpoint")
+    shown = Endpoint(title=endpoint["title"], scheme=endpoint.get("scheme", "http"), path=endpoint.get("path", "/")) if endpoint else None
+    return Port(name=document["name"], number=document["port"], endpoint=shown)
+
+
+def _resources(shape: RoleShape, accelerator: Accelerator | None) -> Resources:
+    devices = None
+    if accelerator is not None and shape.accelerator_count:
+        devices = Devices(
+            slug=accelerator.slug,
+            resource_key=accelerator.resource_key,
+            count=shape.accelerator_count,
+            node_selector=accelerator.node_selector,
+            tolerations=tuple(accelerator.tolerations),
+            runtime_class=accelerator.runtime_class,
+            scheduler_name=accelerator.scheduler_name,
+            annotations=accelerator.annotations,
+            env=accelerator.env,
+        )
+    return Resources(cpu_millis=shape.cpu_millis, memory_bytes=shape.memory_bytes, shm_bytes=shape.shm_bytes, devices=devices)
+
+
+def _resolver(hosts: Mapping[str, str], params: Mapping[str, Any], shape: RoleShape | None) -> Callable[[str], str]:
+    """Replaces `${roles.<name>.host}`, `${params.<name>}` and, for a role, `${resources.cpus|memory_bytes|accelerators}`."""
+    values = {f"roles.{name}.host": host for name, host in hosts.items()}
+    # A `$(` in a parameter would be expanded by Kubernetes; doubled, it stays what the user wrote.
+    values |= {f"params.{name}": str(value).replace("$(", "$$(") for name, value in params.items()}
+    if shape is not None:
+        values |= {
+            "resources.cpus": str(max(1, shape.cpu_millis // 1000)),
+            "resources.memory_bytes": str(shape.memory_bytes),
+            "resources.accelerators": str(shape.accelerator_count),
+        }
+
+    def value_of(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise TemplateError(f"The template names the variable {match[0]}, which there is not. There are {', '.join(sorted(values))}.")
+        return values[match[1]]
+
+    return lambda text: _VARIABLE.sub(value_of, text)
+
+
+# --- teams ---------------------------------------------------------------------
+
+# Quota resource -> keys of ResourceQuota, and how an amount is written there
+_HARD = {"cpu": (("requests.cpu", "limits.cpu"), "{}m"), "memory": (("requests.memory", "limits.memory"), "{}"), "storage": (("requests.storage",), "{}")}
+
+
+def team_spec(team: Team) -> TeamSpec:
+    """The spec of a team's namespace: its limits as a ResourceQuota, and what the network lets through."""
+    return TeamSpec(
+        slug=team.slug,
+        install=settings.INSTALL_ID,
+        namespace=names.namespace(team.slug),
+        hard=_hard(team),
+        hub_cidrs=tuple(settings.HUB_CIDRS),
+        hub_api_port=settings.HUB_API_PORT,
+        egress_cidrs=tuple(settings.EGRESS_CIDRS),
+    )
+
+
+def _hard(team: Team) -> dict[str, str]:
+    limits = dict(Quota.objects.filter(team=team, user=None).values_list("resource", "limit"))
+    hard = {}
+    for resource, (keys, form) in _HARD.items():
+        if (limit := limits.get(resource)) is not None:
+            hard.update({key: form.format(limit) for key in keys})
+    # Several accelerators may share a key; it is bounded only when each of them is. One that nobody granted counts as 0.
+    devices: dict[str, int | None] = {}
+    for accelerator in Accelerator.objects.all():
+        limit = limits.get(f"accelerator:{accelerator.slug}", 0)
+        before = devices.get(accelerator.resource_key, 0)
+        devices[accelerator.resource_key] = None if limit is None or before is None else before + limit
+    hard.update({f"requests.{key}": str(limit) for key, limit in sorted(devices.items()) if limit is not None})
+    return hard

@@ -1,0 +1,115 @@
+"""Celery tasks: thin. Each names its environment or subject in every log line and leaves the work to its module."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import structlog
+from celery import Task
+from celery.signals import task_postrun, task_prerun
+from django.conf import settings
+from django.utils import timezone
+
+from k8s import cluster as api
+from k8s import errors
+from portal.celery import app
+from portal.domain import outbound, selectors, services
+from portal.domain.models import Team
+
+from . import housekeeping, hub, teams
+from .converge import converge as converge_environment
+
+logger = logging.getLogger(__name__)
+
+_SWEEP_LIMIT = 200  # environments per sweep; the most overdue first, so nobody starves
+
+app.conf.beat_schedule = {
+    "sweep": {"task": "workers.sweep", "schedule": settings.SWEEP_SECONDS, "options": {"expires": settings.SWEEP_SECONDS * 3}},
+    "expire": {"task": "workers.expire", "schedule": settings.SWEEP_SECONDS, "options": {"expires": settings.SWEEP_SECONDS * 3}},
+    "volumes": {"task": "workers.volumes", "schedule": 60.0, "options": {"expires": 120}},
+    "orphans": {"task": "workers.orphans", "schedule": 300.0, "options": {"expires": 600}},
+    "teams": {"task": "workers.teams", "schedule": 300.0, "options": {"expires": 600}},
+}
+
+
+@task_prerun.connect(weak=False)
+def _bind(task_id: str = "", task: Task | None = None, args: tuple[Any, ...] = (), **_: Any) -> None:
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(task=task.name if task else "", task_id=task_id)
+    if task is not None and task.name == "workers.converge" and args:
+        structlog.contextvars.bind_contextvars(environment=str(args[0]))
+
+
+@task_postrun.connect(weak=False)
+def _unbind(**_: Any) -> None:
+    structlog.contextvars.clear_contextvars()
+
+
+@app.task(name="workers.converge")
+def converge(environment_id: str) -> None:
+    """Bring one environment towards what is wanted."""
+    converge_environment(environment_id)
+
+
+@app.task(name="workers.sweep")
+def sweep() -> None:
+    """Nudge what is overdue: losing every message loses nothing."""
+    for environment_id in selectors.environments_due(timezone.now(), _SWEEP_LIMIT):
+        outbound.nudge(environment_id)
+
+
+@app.task(name="workers.expire")
+def expire() -> None:
+    """Stop what has run out of time."""
+    for environment_id in selectors.environments_expired(timezone.now()):
+        if services.environment_expire(environment_id):
+            logger.info("environment expired: environment=%s", environment_id)
+
+
+@app.task(name="workers.volumes")
+def volumes() -> None:
+    """Destroy home volumes that somebody asked to purge."""
+    try:
+        housekeeping.volumes_purge(api.connect(settings.KUBECONFIG_PATH))
+    except errors.ClusterError as error:
+        logger.warning("volumes not purged, tried again later: error=%s", error)
+
+
+@app.task(name="workers.orphans")
+def orphans() -> None:
+    """Remove objects of environments that are deleted or never were."""
+    try:
+        housekeeping.orphans_remove(api.connect(settings.KUBECONFIG_PATH))
+    except errors.ClusterError as error:
+        logger.warning("orphans not looked for, tried again later: error=%s", error)
+
+
+@app.task(name="workers.teams")
+def all_teams() -> None:
+    """Bring every team's namespace in line, whatever was missed."""
+    for slug in Team.objects.values_list("slug", flat=True):
+        team_sync(slug)
+
+
+@app.task(name="workers.team_sync")
+def team_sync(team_slug: str) -> None:
+    """Bring a team's namespace in line: quota, policies, volumes to purge. What fails is tried again by `workers.teams`."""
+    team = Team.objects.filter(slug=team_slug).first()
+    if team is None:
+        return
+    cluster = api.connect(settings.KUBECONFIG_PATH)
+    try:
+        teams.team_ensure(cluster, team, force=True)
+        housekeeping.volumes_purge(cluster, team)
+    except errors.ClusterError as error:
+        logger.warning("team namespace not in line, tried again later: team=%s error=%s", team_slug, error)
+
+
+@app.task(name="workers.revoke_hub_access", bind=True, max_retries=60, retry_backoff=2, retry_backoff_max=60)
+def revoke_hub_access(self: Task, username: str) -> None:
+    """End every session that a user has at the Hub. Tried for about an hour when the Hub is away."""
+    try:
+        hub.connect().sessions_end(username)
+    except hub.HubUnreachable as error:
+        raise self.retry(exc=error, countdown=min(60, 2 ** min(self.request.retries, 6))) from error
