@@ -12,4 +12,5 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         changed = hub_client_ensure()
-        self.stdout.write("The Hub's OIDC client was brought in line with the settings." if changed else "The Hub's OIDC client is in line with the settings.")
+        if options["verbosity"]:
+            self.stdout.write(f"The Hub's OIDC client {'was brought' if changed else 'is'} in line with the settings.")
