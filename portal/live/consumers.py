@@ -18,7 +18,6 @@ from .access import Caller, close_code
 from .changes import current_changes
 from .follow import Line
 from .hub import current_hub
-from .snapshot import events_after
 from .socket import ASGIReceive, ASGISend, Scope, Socket, serve
 from .viewer import MAX_TAIL, TAIL_LINES, Cursors, Gap, Item, Notice, Viewer
 from .watch import RECHECK_SECONDS, Watch, in_database
@@ -65,7 +64,7 @@ async def _report(socket: Socket, watch: Watch, seq: int) -> None:
             document = snapshot.document
             await socket.send_json({"type": "state", "seq": snapshot.last_seq, **document})
         while seq < snapshot.last_seq:
-            events = await in_database(events_after, watch.caller, watch.environment_id, seq, EVENTS_AT_ONCE)
+            events = await watch.events_after(seq, EVENTS_AT_ONCE)
             if not events:
                 break
             for event in events:

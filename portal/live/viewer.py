@@ -17,7 +17,7 @@ from k8s.loglines import START, Numberer, Position
 
 from .follow import Follow, Key, Line, Status
 from .hub import Hub
-from .snapshot import Archive, Snapshot, archived_lines, events_after
+from .snapshot import Archive, Snapshot, archived_lines
 from .watch import Watch, in_database
 
 TAIL_LINES = 1000
@@ -298,6 +298,8 @@ class Viewer:
             for stream in list(self._streams.values()):
                 if not stream.attached:
                     if not stream.follow.ready:
+                        if notice := _news(stream):
+                            await self._send([notice])
                         continue
                     await self._attach(stream)
                 progressed |= await self._send_next(stream)
@@ -317,9 +319,8 @@ class Viewer:
                 stream.cursor = max(stream.cursor, lines[-1].position)
             items += lines
         more = stream.index < ring.end
-        if not more and follow.status != stream.told:
-            stream.told = status = follow.status
-            items.append(Notice(status.state, follow.key.replica, follow.key.container, status.reason, status.message))
+        if not more and (notice := _news(stream)):
+            items.append(notice)
         if items:
             await self._send(items)
         return more
@@ -355,8 +356,17 @@ class Viewer:
         self._told = told
         events: Iterable[dict[str, object]] = ()
         if state == "waiting":
-            events = await in_database(events_after, self._watch.caller, self._watch.environment_id, snapshot.last_seq - 5, 5)
+            events = await self._watch.events_after(snapshot.last_seq - 5, 5)
         await self._send([Notice(state, environment=about, events=tuple(events))])
+
+
+def _news(stream: _Stream) -> Notice | None:
+    """What changed about the follow since this viewer was told."""
+    status, key = stream.follow.status, stream.follow.key
+    if status == stream.told:
+        return None
+    stream.told = status
+    return Notice(status.state, key.replica, key.container, status.reason, status.message)
 
 
 def _fitting(lines: list[Line]) -> list[Line]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from channels.db import database_sync_to_async
@@ -14,7 +14,7 @@ from django.db import DatabaseError
 
 from .access import Caller
 from .changes import current_changes
-from .snapshot import Snapshot, take
+from .snapshot import Snapshot, events_after, take
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -49,6 +49,10 @@ class Watch:
             self.snapshot = snapshot
             self.wake.set()
         return snapshot
+
+    async def events_after(self, seq: int, limit: int) -> list[dict[str, Any]]:
+        """Events past `seq`, oldest first. Raises SignInNeeded or NotFound."""
+        return await in_database(events_after, self.caller, self.environment_id, seq, limit)
 
     async def run(self) -> None:
         """Looks again and again; ends only by SignInNeeded or NotFound."""

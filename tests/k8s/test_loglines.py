@@ -19,8 +19,29 @@ nasty = st.lists(
         st.binary(max_size=20),
         st.text(max_size=10).map(str.encode),
         st.sampled_from(
-            [b"\x1b[31m", b"\x1b[2J", b"\x1b]8;;http://evil\x07", b"\x1b]0;", b"\x1b\\", b"\x07", b"\x1b", b"\x1b[", b"\x1bP", b"\x9b31m", b"\r", b"\b"]
-            + ["\u202e".encode(), "\u2028".encode(), b"<script>", b"\xff", b"\x00", b"\x1b(0", b"\x1bc", b"\x1b[?1049h", b"\x1b[1;31;999999m"]
+            [
+                b"\x1b[31m",
+                b"\x1b[2J",
+                b"\x1b]8;;http://evil\x07",
+                b"\x1b]0;",
+                b"\x1b\\",
+                b"\x07",
+                b"\x1b",
+                b"\x1b[",
+                b"\x1bP",
+                b"\x9b31m",
+                b"\r",
+                b"\b",
+                "\u202e".encode(),
+                "\u2028".encode(),
+                b"<script>",
+                b"\xff",
+                b"\x00",
+                b"\x1b(0",
+                b"\x1bc",
+                b"\x1b[?1049h",
+                b"\x1b[1;31;999999m",
+            ]
         ),
     ),
     max_size=30,
