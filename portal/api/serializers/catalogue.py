@@ -1,0 +1,98 @@
+"""Templates, flavors and accelerators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from portal.domain.models import Template
+from portal.domain.services import requests
+
+from .fields import LocalizedField
+
+
+class TemplateSerializer(serializers.ModelSerializer):
+    title = LocalizedField()
+    description = LocalizedField()
+    roles = serializers.SerializerMethodField()
+    params = serializers.SerializerMethodField(help_text="JSON Schema of the parameters")
+    expires_in = serializers.SerializerMethodField()
+    has_home = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Template
+        fields = ["slug", "version", "kind", "title", "description", "icon", "roles", "params", "expires_in", "has_home"]
+
+    @extend_schema_field({"type": "array", "items": {"type": "string"}})
+    def get_roles(self, template: Template) -> list[str]:
+        return [role["name"] for role in template.spec["roles"]]
+
+    @extend_schema_field({"type": "object", "additionalProperties": True})
+    def get_params(self, template: Template) -> dict[str, Any]:
+        return template.spec.get("params") or {"type": "object", "additionalProperties": False, "properties": {}}
+
+    def get_expires_in(self, template: Template) -> str:
+        """Running time granted when a request names none."""
+        return requests.format_duration(requests.check_expiry(template.spec, None))
+
+    def get_has_home(self, template: Template) -> bool:
+        """Whether it comes with a home volume that outlives it."""
+        return "home" in template.spec
+
+
+class CapacitySerializer(serializers.Serializer):
+    total = serializers.IntegerField(help_text="Replicas of this flavor that empty nodes hold")
+    in_use = serializers.IntegerField(help_text="Of those, how many the present use takes away")
+    free = serializers.IntegerField(help_text="Replicas for which there is room now")
+    starts_now = serializers.IntegerField(help_text="Replicas that you could start at once: room now, within your quota")
+    known = serializers.BooleanField(help_text="False while no node has been seen; the other figures then say nothing")
+    simulated = serializers.BooleanField(help_text="True when only simulated nodes can hold it")
+
+
+class FlavorSerializer(serializers.Serializer):
+    slug = serializers.CharField(source="flavor.slug")
+    title = LocalizedField(source="flavor.title")
+    cpu = serializers.SerializerMethodField(help_text="CPUs of one replica")
+    memory_bytes = serializers.IntegerField(source="flavor.memory_bytes")
+    shm_bytes = serializers.IntegerField(source="flavor.shm_bytes")
+    accelerator = serializers.CharField(source="flavor.accelerator.slug", default=None, allow_null=True)
+    accelerator_count = serializers.IntegerField(source="flavor.accelerator_count")
+    capacity = serializers.SerializerMethodField()
+    fits = serializers.BooleanField(source="capacity.fits", help_text="False when no node can ever hold one replica")
+    reason = serializers.CharField(source="capacity.reason", help_text="Why it does not fit; empty when it does")
+
+    def get_cpu(self, row: Any) -> float:
+        return row.flavor.cpu_millis / 1000
+
+    @extend_schema_field(CapacitySerializer)
+    def get_capacity(self, row: Any) -> dict[str, Any]:
+        seen = row.capacity
+        return {
+            "total": seen.total,
+            "in_use": seen.in_use,
+            "free": seen.free,
+            "starts_now": row.starts_now,
+            "known": seen.known,
+            "simulated": seen.simulated,
+        }
+
+
+class DevicesSerializer(serializers.Serializer):
+    total = serializers.IntegerField(help_text="Devices on the nodes that have it")
+    in_use = serializers.IntegerField(help_text="Devices in use, by anyone")
+    free = serializers.IntegerField(help_text="Devices free now")
+    known = serializers.BooleanField(help_text="False while no node has been seen")
+    simulated = serializers.BooleanField(help_text="True when only simulated nodes have it")
+
+
+class AcceleratorSerializer(serializers.Serializer):
+    slug = serializers.CharField(source="accelerator.slug")
+    title = LocalizedField(source="accelerator.title")
+    family = serializers.CharField(source="accelerator.family")
+    vendor = serializers.CharField(source="accelerator.vendor")
+    model = serializers.CharField(source="accelerator.model")
+    memory_bytes = serializers.IntegerField(source="accelerator.memory_bytes", allow_null=True)
+    resource_key = serializers.CharField(source="accelerator.resource_key")
+    capacity = DevicesSerializer(source="*")
