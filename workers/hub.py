@@ -40,10 +40,11 @@ class HubAbsent(HubError):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One message of a server's start."""
+    """One message of a server's start. `is_pod_event`: it repeats an event that Kubernetes recorded for the pod."""
 
     percent: int
     message: str
+    is_pod_event: bool = False
     ready: bool = False
     failed: bool = False
 
@@ -146,7 +147,11 @@ def _server(username: str, name: str) -> str:
 
 def _progress(event: Mapping[str, Any]) -> Progress:
     return Progress(
-        percent=int(event.get("progress", 0)), message=str(event.get("message", "")), ready=bool(event.get("ready")), failed=bool(event.get("failed"))
+        percent=int(event.get("progress", 0)),
+        message=str(event.get("message", "")),
+        is_pod_event="type" in event,
+        ready=bool(event.get("ready")),
+        failed=bool(event.get("failed")),
     )
 
 
