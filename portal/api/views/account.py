@@ -8,9 +8,7 @@ from uuid import UUID
 from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.generics import ListAPIView
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from portal.domain import selectors, services
 from portal.domain.errors import Forbidden
@@ -21,9 +19,10 @@ from portal.domain.tokens import expand
 from ..idempotency import idempotent
 from ..pagination import Whole
 from ..serializers import MeSerializer, QuotaSerializer, TokenCreateSerializer, TokenMadeSerializer, TokenPageSerializer, TokenSerializer, VolumeSerializer
+from .base import ApiView, ListView
 
 
-class Me(APIView):
+class Me(ApiView):
     """Who you are, your teams, and the limits that apply to you."""
 
     @extend_schema(responses=MeSerializer)
@@ -34,7 +33,7 @@ class Me(APIView):
         return Response(MeSerializer(user).data)
 
 
-class Quotas(ListAPIView):
+class Quotas(ListView):
     """Limits and use: your teams' and your own; for leads and admins also those of members."""
 
     serializer_class = QuotaSerializer
@@ -50,7 +49,7 @@ class Quotas(ListAPIView):
         return rows.filter(team__slug=team.replace("\x00", "\ufffd")) if team else rows
 
 
-class Volumes(ListAPIView):
+class Volumes(ListView):
     """Home volumes that you may see. One without an environment is kept and holds storage until it is deleted."""
 
     serializer_class = VolumeSerializer
@@ -62,7 +61,7 @@ class Volumes(ListAPIView):
         return selectors.volumes_visible_to(self.request.user).annotate(live_environment=Subquery(live)).order_by("-created_at", "id")
 
 
-class VolumeDetail(APIView):
+class VolumeDetail(ApiView):
     @extend_schema(responses={202: VolumeSerializer})
     def delete(self, request: Any, volume_id: UUID) -> Response:
         """Destroy a kept home volume. It is listed until its claim is gone from the cluster."""
@@ -71,7 +70,7 @@ class VolumeDetail(APIView):
         return Response(VolumeSerializer(volume).data, status=202)
 
 
-class Tokens(APIView):
+class Tokens(ApiView):
     """Your API tokens."""
 
     scope = "tokens"
@@ -97,7 +96,7 @@ class Tokens(APIView):
         return Response(TokenMadeSerializer(row, context={"plaintext": plaintext}).data, status=201)
 
 
-class TokenDetail(APIView):
+class TokenDetail(ApiView):
     scope = "tokens"
 
     @extend_schema(responses={204: None})

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
-from rest_framework.generics import ListAPIView, RetrieveAPIView
 
 from portal.domain import selectors
 from portal.domain.errors import NotFound
 
 from ..pagination import Whole
 from ..serializers import AcceleratorSerializer, FlavorSerializer, TemplateSerializer
+from .base import ListView, RetrieveView
 
 
-class Templates(ListAPIView):
+class Templates(ListView):
     """Templates that may be requested, with their parameters as JSON Schema."""
 
     serializer_class = TemplateSerializer
@@ -25,7 +25,7 @@ class Templates(ListAPIView):
         return selectors.templates_enabled()
 
 
-class TemplateDetail(RetrieveAPIView):
+class TemplateDetail(RetrieveView):
     """One template."""
 
     serializer_class = TemplateSerializer
@@ -39,7 +39,7 @@ class TemplateDetail(RetrieveAPIView):
         return template
 
 
-class Flavors(ListAPIView):
+class Flavors(ListView):
     """Shapes, with what the cluster holds of each and what is free now."""
 
     serializer_class = FlavorSerializer
@@ -53,7 +53,7 @@ class Flavors(ListAPIView):
         return selectors.flavors_with_capacity(self.request.user)
 
 
-class Accelerators(ListAPIView):
+class Accelerators(ListView):
     """Accelerators, with their devices: all, in use, free now."""
 
     serializer_class = AcceleratorSerializer

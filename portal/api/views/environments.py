@@ -9,9 +9,7 @@ from uuid import UUID
 from django.db import transaction
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework.generics import ListAPIView
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from portal.domain import selectors, services
 from portal.domain.errors import ValidationError
@@ -28,6 +26,7 @@ from ..serializers import (
     EventSerializer,
     PreviewSerializer,
 )
+from .base import ApiView, ListView
 
 
 def flag(request: Any, name: str) -> bool:
@@ -38,7 +37,7 @@ def flag(request: Any, name: str) -> bool:
     return text in ("true", "1")
 
 
-class Environments(ListAPIView):
+class Environments(ListView):
     serializer_class = EnvironmentSerializer
     pagination_class = NewestFirst
     queryset = Environment.objects.none()
@@ -85,7 +84,7 @@ class Environments(ListAPIView):
         return Response(EnvironmentSerializer(environment).data, status=201, headers={"Location": location})
 
 
-class EnvironmentDetail(APIView):
+class EnvironmentDetail(ApiView):
     serializer_class = EnvironmentSerializer
 
     @extend_schema(operation_id="environments_retrieve")
@@ -119,7 +118,7 @@ class EnvironmentDetail(APIView):
         return Response(EnvironmentSerializer(environment).data, status=202)
 
 
-class _Verb(APIView):
+class _Verb(ApiView):
     """POST without a body that asks for one change."""
 
     serializer_class = EnvironmentSerializer
@@ -149,7 +148,7 @@ class Retry(_Verb):
     verb = staticmethod(services.environment_retry)
 
 
-class Events(APIView):
+class Events(ApiView):
     @extend_schema(
         operation_id="environments_events_list",
         parameters=[

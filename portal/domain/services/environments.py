@@ -122,14 +122,9 @@ def environment_delete(*, actor: User, environment_id: UUID | str, purge: bool =
             return environment
         if environment.desired == Desired.DELETED and (environment.purge or not purge):
             return environment
-        kept = " with its home volume" if purge else ""
-        write(
-            environment,
-            actor=actor,
-            code="DeleteRequested",
-            message=f"{actor.username} asked to delete it{kept}.",
-            changes={"desired": Desired.DELETED.value, "purge": environment.purge or purge},
-        )
+        message = f"{actor.username} asked to delete it{' with its home volume' if purge else ''}."
+        changes = {"desired": Desired.DELETED.value, "purge": environment.purge or purge, "reason": "", "message": message}
+        write(environment, actor=actor, code="DeleteRequested", message=message, changes=changes)
         return environment
 
 
