@@ -200,7 +200,7 @@ class RenameForm(Styled):
 
 class TokenForm(Styled):
     name = forms.CharField(label=_("Name"), max_length=200, help_text=_("What it is for, for example “nightly tests”."))
-    scopes = forms.MultipleChoiceField(label=_("May do"), widget=forms.CheckboxSelectMultiple, required=False)
+    scopes = forms.MultipleChoiceField(label=_("May do"), widget=forms.CheckboxSelectMultiple(attrs={"class": "form-check-input"}), required=False)
     expires_in = forms.ChoiceField(label=_("Expires after"), initial=str(30 * 86400))
 
     def prepare(self) -> None:

@@ -32,7 +32,9 @@ class Portal:
         self.var = var
         port, hub = free_ports(2)
         self.url, self.hub = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{hub}"
-        inherited = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL", "KUBECONFIG", "PUBLIC_URL", "HUB_PUBLIC_URL")}
+        inherited = {
+            name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL", "KUBECONFIG", "PUBLIC_URL", "HUB_PUBLIC_URL")
+        }
         self.env = {**inherited, "VAR_DIR": str(var), "PORT": str(port), "HUB_PORT": str(hub), "PYTHONUNBUFFERED": "1"}
         self.processes: list[subprocess.Popen[Any]] = []
         self._rows: subprocess.Popen[str] | None = None

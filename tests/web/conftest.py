@@ -32,3 +32,18 @@ def client_of() -> Callable[[User], Client]:
         return client
 
     return make
+
+
+@pytest.fixture(scope="session")
+def compiled_catalogue() -> None:
+    """The Chinese catalogue as Django reads it; `make messages` makes the same file."""
+    from babel.messages.mofile import write_mo
+    from django.conf import settings
+    from django.utils.translation import trans_real
+
+    from portal.web.translations import catalogue_path, read
+
+    path = catalogue_path(settings.BASE_DIR, "zh_Hans")
+    with path.with_suffix(".mo").open("wb") as file:
+        write_mo(file, read(path, "zh_Hans"))
+    trans_real._translations.clear()

@@ -74,7 +74,13 @@ def _catalogue() -> None:
     Flavor.objects.create(slug="small", title={"en": "Small", "zh-hans": "小型"}, cpu_millis=1000, memory_bytes=2 * GIB, position=10)
     Flavor.objects.create(slug="medium", title={"en": "Medium", "zh-hans": "中型"}, cpu_millis=4000, memory_bytes=8 * GIB, position=20)
     Flavor.objects.create(
-        slug="a100-1", title={"en": "1 × A100", "zh-hans": "1 × A100"}, cpu_millis=8000, memory_bytes=64 * GIB, accelerator=chip, accelerator_count=1, position=30
+        slug="a100-1",
+        title={"en": "1 × A100"},
+        cpu_millis=8000,
+        memory_bytes=64 * GIB,
+        accelerator=chip,
+        accelerator_count=1,
+        position=30,
     )
     Flavor.objects.create(slug="giant", title={"en": "Giant", "zh-hans": "巨型"}, cpu_millis=512_000, memory_bytes=4096 * GIB, position=90)
 
@@ -85,7 +91,14 @@ def launch(actor: User, name: str, template: str = "notebook", flavor: str = "sm
 
 def steps(*states: str) -> list[dict[str, str]]:
     """The steps of a notebook or cluster in these states."""
-    titles = [("quota", "Quota reserved"), ("queue", "Queued"), ("volume", "Home volume"), ("pod", "Pod scheduled"), ("image", "Image pulled"), ("ready", "Ready")]
+    titles = [
+        ("quota", "Quota reserved"),
+        ("queue", "Admitted by the queue"),
+        ("pod", "Placed on a node"),
+        ("volume", "Home volume attached"),
+        ("image", "Image pulled"),
+        ("ready", "Ready"),
+    ]
     return [{"key": key, "title": title, "state": state, "message": ""} for (key, title), state in zip(titles, states, strict=False)]
 
 
