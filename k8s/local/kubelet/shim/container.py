@@ -36,6 +36,14 @@ def write_json(path: str, document: dict[str, Any]) -> None:
     os.rename(path + ".new", path)
 
 
+def detach_stdio() -> None:
+    """Lets go of the cluster process's pipe, so that it sees the end of the answer."""
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+
+
 def descendants(root: int) -> list[int]:
     """Every process below `root`, the youngest generation last."""
     parents: dict[int, list[int]] = {}
@@ -110,6 +118,7 @@ def init(spec: dict[str, Any], stdio: tuple[int, int, int], procs: list[int], re
     try:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setsid()
+        detach_stdio()
         linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC)
         linux.sethostname(spec["hostname"])
         root = Root(spec["root"])
@@ -227,10 +236,7 @@ class Shim:
     def _answer(document: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             os.write(1, json.dumps(document).encode() + b"\n")
-        null = os.open("/dev/null", os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)  # the cluster process sees the end of the answer
-        os.close(null)
+        detach_stdio()
 
     def _loop(self, readers: dict[int, Stream], wake: int) -> int:
         """Copies output until the child has ended and its output is drained; the child's wait status."""

@@ -1,0 +1,19 @@
+"""The list of controllers."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from k8s.local.client import Client
+from k8s.local.controllers.statefulset import StatefulSets
+from k8s.local.controllers.volumes import Claims, ensure_class
+from k8s.local.options import Options
+
+
+def controllers(client: Client, options: Options) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+    """Name and endless work of each."""
+    ensure_class(client)
+    claims = Claims(client, options.state_dir / "volumes")
+    claims.remove_leftovers()
+    return [("claims", claims.run()), ("statefulsets", StatefulSets(client).run())]

@@ -1,0 +1,203 @@
+"""The kubelet of every node: one worker for each pod that was given to one of this cluster's nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k8s.local.client import Change, Client
+from k8s.local.documents import Doc, at, meta, name_of, namespace_of
+from k8s.local.errors import StatusError
+from k8s.local.kubelet import process
+from k8s.local.kubelet.cgroups import Cgroups
+from k8s.local.kubelet.devices import Devices, find_gpus
+from k8s.local.kubelet.pod import PodWorker
+from k8s.local.kubelet.process import REBOOTED, Isolation, Process
+from k8s.local.kubelet.status import Container
+from k8s.local.options import Options
+from k8s.local.runtimes import Images
+from k8s.local.volumes import VolumeError
+
+if TYPE_CHECKING:
+    from k8s.local.network import Network
+
+log = logging.getLogger(__name__)
+STOP_GRACE = 3.0  # seconds between TERM and KILL when the cluster itself ends
+_WATCHED = ("Pod", "ConfigMap", "Secret", "PersistentVolumeClaim")
+
+
+class Kubelet:
+    def __init__(self, client: Client, options: Options, network: Network, isolation: Isolation) -> None:
+        self.client = client
+        self.options = options
+        self.network = network
+        self.isolation = isolation
+        self.host_ip = "127.0.0.1"
+        self.pods_dir = options.state_dir / "pods"
+        self.pods_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.images = Images.load(options.runtimes_file)
+        self.cgroups = Cgroups(options.state_dir)
+        self.gpus = find_gpus()
+        self.devices = Devices(client, self.gpus, self.pods_dir)
+        self.workers: dict[str, PodWorker] = {}
+        hidden = [str(options.state_dir), *filter(None, os.environ.get("ATELIER_CLUSTER_HIDE", "").split(":"))]
+        self.masks = [path for path in hidden if not sys.prefix.startswith(path) and not sys.base_prefix.startswith(path)]
+        self._background: set[asyncio.Task[Any]] = set()
+
+    # --- following the API ---
+
+    async def run(self) -> None:
+        self._bury_orphans()
+        async for change in self.client.changes(*_WATCHED):
+            try:
+                self._take(change)
+            except Exception:
+                log.exception("kubelet: %s %s/%s", change.kind, namespace_of(change.object), name_of(change.object))
+
+    def _take(self, change: Change) -> None:
+        if change.kind == "Pod":
+            self._take_pod(change)
+            return
+        namespace, name = namespace_of(change.object), name_of(change.object)
+        for worker in list(self.workers.values()):
+            if namespace_of(worker.pod) == namespace:
+                worker.source_changed(change.kind, name)
+
+    def _take_pod(self, change: Change) -> None:
+        pod, uid = change.object, meta(change.object)["uid"]
+        worker = self.workers.get(uid)
+        if change.type == "DELETED":
+            if worker is not None:
+                worker.removed()
+            elif (self.pods_dir / uid).exists():
+                self._in_background(asyncio.to_thread(shutil.rmtree, self.pods_dir / uid, True))
+            return
+        if worker is not None:
+            worker.update(pod)
+            return
+        if not pod["spec"].get("nodeName"):
+            return
+        if at(pod, "status.phase") in ("Succeeded", "Failed"):
+            if meta(pod).get("deletionTimestamp") and not meta(pod).get("finalizers"):
+                with contextlib.suppress(StatusError):
+                    self.client.delete("Pod", namespace_of(pod), name_of(pod), grace=0, uid=uid)
+            return
+        if self.client.get("Node", None, pod["spec"]["nodeName"]) is None:
+            return
+        current = self.client.get("Pod", namespace_of(pod), name_of(pod))
+        if current is None or meta(current)["uid"] != uid:
+            return  # an old change: the pod has gone meanwhile
+        self.workers[uid] = PodWorker(self, current)
+        self.workers[uid].start()
+
+    def _in_background(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _bury_orphans(self) -> None:
+        """Ends what runs for pods that are no longer there, after an end of the cluster process in between."""
+        known = {meta(pod)["uid"] for pod in self.client.list("Pod")}
+        for directory in self.pods_dir.iterdir():
+            if directory.name not in known:
+                for found in running_below(directory):
+                    found.kill()
+                shutil.rmtree(directory, ignore_errors=True)
+
+    # --- what workers ask ---
+
+    def finished(self, worker: PodWorker) -> None:
+        """All containers of a pod have ended for good: its log stays, the rest is given back."""
+        self.devices.release(worker.uid)
+        self.network.detach(worker.uid)
+        if self.workers.get(worker.uid) is worker and not meta(worker.pod).get("deletionTimestamp"):
+            del self.workers[worker.uid]
+
+    def forget(self, worker: PodWorker) -> None:
+        self.devices.release(worker.uid)
+        self.network.detach(worker.uid)
+        if self.workers.get(worker.uid) is worker:
+            del self.workers[worker.uid]
+
+    def claim_path(self, namespace: str, name: str) -> Path:
+        claim = self.client.get("PersistentVolumeClaim", namespace, name)
+        volume = self.client.get("PersistentVolume", None, at(claim, "spec.volumeName", "")) if claim else None
+        path = at(volume, "spec.local.path") or at(volume, "spec.hostPath.path")
+        if claim is None:
+            raise VolumeError(f'persistentvolumeclaim "{name}" not found')
+        if not path or at(claim, "status.phase") != "Bound":
+            raise VolumeError(f'PVC "{name}" is not bound')
+        Path(path).mkdir(parents=True, exist_ok=True)
+        return Path(path)
+
+    def token(self, pod: Doc, wanted: Mapping[str, Any]) -> str:
+        """A projected service account token: the embedded cluster knows no service accounts' rights, so it is an empty promise."""
+        return f"embedded:{namespace_of(pod)}:{pod['spec'].get('serviceAccountName') or 'default'}:{int(time.time())}"
+
+    def plain_paths(self, document: dict[str, Any], worker: PodWorker) -> dict[str, Any]:
+        from k8s.local.kubelet.plain import rewrite
+
+        return rewrite(document, worker, self.options.service_domain)
+
+    # --- finding containers ---
+
+    def directory(self, pod: Doc, container: str) -> Path:
+        return self.pods_dir / meta(pod)["uid"] / "containers" / container
+
+    def container(self, pod: Doc, name: str) -> Container | None:
+        worker = self.workers.get(meta(pod)["uid"])
+        if worker is None:
+            return None
+        return next((runner.container for runner in worker.runners if runner.container.name == name), None)
+
+    def process(self, pod: Doc, name: str) -> Process | None:
+        worker = self.workers.get(meta(pod)["uid"])
+        if worker is None:
+            return None
+        return next((runner.process for runner in worker.runners if runner.container.name == name), None)
+
+    # --- the end ---
+
+    async def stop(self, *, kill_pods: bool) -> None:
+        """Without `kill_pods` everything goes on running and is found again at the next start."""
+        for worker in list(self.workers.values()):
+            worker.detach()
+        if not kill_pods:
+            return
+        running = [found for directory in self.pods_dir.iterdir() for found in running_below(directory)]
+        for found in running:
+            (found.directory / REBOOTED).touch()
+            found.terminate()
+        await self._all_gone(running, STOP_GRACE)
+        for found in running:
+            found.kill()
+        await self._all_gone(running, 2.0)
+        for found in running:
+            found.kill_hard()
+        await self._all_gone(running, 1.0)
+        self.cgroups.clear()
+
+    @staticmethod
+    async def _all_gone(running: list[Process], seconds: float) -> None:
+        left = [found for found in running if found.alive]
+        if left:
+            await asyncio.wait([asyncio.ensure_future(found.wait()) for found in left], timeout=seconds)
+
+
+def running_below(directory: Path) -> list[Process]:
+    """Every container process of a pod's directory that is alive."""
+    found = []
+    for state in directory.glob("containers/*/*/state.json"):
+        if not (state.parent / "exit.json").exists():
+            adopted = process.adopt(state.parent)
+            if adopted is not None and adopted.alive:
+                found.append(adopted)
+    return found
