@@ -123,8 +123,8 @@ def _params(params: Mapping[str, Any]) -> Iterator[Fault]:
         return
     for name, definition in params.get("properties", {}).items():
         if isinstance(definition, Mapping) and "default" in definition:
-            for error in jsonschema.Draft202012Validator(definition).iter_errors(definition["default"]):
-                yield Fault(("params", "properties", name, "default"), error.message[:200])
+            for wrong in jsonschema.Draft202012Validator(definition).iter_errors(definition["default"]):
+                yield Fault(("params", "properties", name, "default"), wrong.message[:200])
 
 
 def _replicas(param: str, properties: Mapping[str, Any], at: Path) -> Iterator[Fault]:

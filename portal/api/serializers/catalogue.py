@@ -7,6 +7,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from portal.domain.durations import format_duration
 from portal.domain.models import Template
 from portal.domain.services import requests
 
@@ -35,7 +36,7 @@ class TemplateSerializer(serializers.ModelSerializer):
 
     def get_expires_in(self, template: Template) -> str:
         """Running time granted when a request names none."""
-        return requests.format_duration(requests.check_expiry(template.spec, None))
+        return format_duration(requests.check_expiry(template.spec, None))
 
     def get_has_home(self, template: Template) -> bool:
         """Whether it comes with a home volume that outlives it."""

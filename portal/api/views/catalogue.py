@@ -8,6 +8,7 @@ from drf_spectacular.utils import extend_schema
 
 from portal.domain import selectors
 from portal.domain.errors import NotFound
+from portal.domain.models import Template
 
 from ..pagination import Whole
 from ..serializers import AcceleratorSerializer, FlavorSerializer, TemplateSerializer
@@ -19,7 +20,7 @@ class Templates(ListView):
 
     serializer_class = TemplateSerializer
     pagination_class = Whole
-    queryset = selectors.Template.objects.none()
+    queryset = Template.objects.none()
 
     def get_queryset(self) -> Any:
         return selectors.templates_enabled()
@@ -29,7 +30,7 @@ class TemplateDetail(RetrieveView):
     """One template."""
 
     serializer_class = TemplateSerializer
-    queryset = selectors.Template.objects.none()
+    queryset = Template.objects.none()
     lookup_field = "slug"
 
     def get_object(self) -> Any:

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 
 from portal.domain import selectors, services
 from portal.domain.errors import ValidationError
+from portal.domain.lifecycle import State
 from portal.domain.models import Environment
 
 from ..filters import EnvironmentFilter, filtered
@@ -48,7 +49,7 @@ class Environments(ListView):
         parameters=[
             OpenApiParameter(
                 "state",
-                {"type": "array", "items": {"enum": [s.value for s in selectors.State]}},
+                {"type": "array", "items": {"enum": [s.value for s in State]}},
                 description="One or several; deleted ones only when asked for",
             ),
             OpenApiParameter("kind", str, enum=["notebook", "cluster"]),

@@ -13,9 +13,6 @@ class User(AbstractUser):
 
     language = models.CharField(max_length=16, blank=True, default="")
 
-    class Meta(AbstractUser.Meta):
-        pass
-
 
 class ApiToken(models.Model):
     """A bearer token. Only its SHA-256 is stored; the token itself is shown once, when it is made."""

@@ -22,9 +22,9 @@ from .observer import (
     nodes_observed,
     volume_forget,
 )
-from .quota import Drift, quota_recompute, quota_rows_ensure, quota_set
+from .quota import Drift, check_quota, quota_recompute, quota_rows_ensure, quota_set
 from .requests import Preview, environment_preview, environment_request
-from .teams import membership_remove, membership_set, team_create, user_deactivate
+from .teams import check_team_slug, membership_remove, membership_set, team_create, user_deactivate
 from .tokens import token_create, token_revoke
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
     "Preview",
     "QuotaEffect",
     "archive_store",
+    "check_quota",
+    "check_team_slug",
     "environment_delete",
     "environment_expire",
     "environment_extend",

@@ -33,19 +33,24 @@ def quota_set(*, actor: User | None, team: Team, user: User | None, resource: st
     Raises Forbidden, NotFound (team not visible), ValidationError.
     """
     _check_may_set(actor, team, user)
-    slug = accelerator_of(resource)
-    if resource not in BASE_RESOURCES and slug is None:
-        raise ValidationError.field("resource", f"Must be one of {', '.join(BASE_RESOURCES)} or accelerator:<slug>.")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= MAX_LIMIT):
-        raise ValidationError.field("limit", "Must be a whole number from 0 up, or null for unlimited.")
-    if user is not None and not Membership.objects.filter(team=team, user=user).exists():
-        raise ValidationError.field("user", f"{user.username} is not in team {team.slug}.")
+    check_quota(team=team, user=user, resource=resource, limit=limit)
     with transaction.atomic():
         row, _ = Quota.objects.get_or_create(team=team, user=user, resource=resource, defaults={"limit": limit})
         Quota.objects.filter(pk=row.pk).update(limit=limit)  # `used` moves meanwhile, so not save()
         row.limit = limit
         outbound.team_sync(team.slug)
     return row
+
+
+def check_quota(*, team: Team, user: User | None, resource: str, limit: int | None) -> None:
+    """Whether such a limit can be. Raises ValidationError."""
+    slug = accelerator_of(resource)
+    if resource not in BASE_RESOURCES and not (slug and len(resource) <= 80):
+        raise ValidationError.field("resource", f"Must be one of {', '.join(BASE_RESOURCES)} or accelerator:<slug>.")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= MAX_LIMIT):
+        raise ValidationError.field("limit", "Must be a whole number from 0 up, or null for unlimited.")
+    if user is not None and not Membership.objects.filter(team=team, user=user).exists():
+        raise ValidationError.field("user", f"{user.username} is not in team {team.slug}.")
 
 
 def _check_may_set(actor: User | None, team: Team, user: User | None) -> None:
@@ -71,7 +76,7 @@ def quota_recompute(*, repair: bool = False) -> list[Drift]:
     """Rows whose `used` is not what environments and volumes hold; with `repair` they are set right. Locks every row meanwhile."""
     with transaction.atomic():
         rows = list(Quota.objects.select_for_update(of=("self",), no_key=True).select_related("team", "user").order_by("team", "user", "resource"))
-        held: Counter[tuple[int, int | None, str]] = Counter()
+        held: Counter[tuple[int, int | None, str]] = Counter()  # team, user (None: the team as a whole), resource
         for team, owner, reserved in Environment.objects.exclude(reserved={}).values_list("team", "owner", "reserved"):
             for resource, amount in reserved.items():
                 held[team, None, resource] += amount
@@ -88,7 +93,7 @@ def quota_recompute(*, repair: bool = False) -> list[Drift]:
                 if repair:
                     Quota.objects.filter(pk=row.pk).update(used=amount)
         for (team_id, user_id, resource), amount in held.items():
-            team_row, user_row = Team.objects.get(pk=team_id), User.objects.filter(pk=user_id).first()
+            team_row, user_row = Team.objects.get(pk=team_id), User.objects.filter(pk=user_id).first() if user_id else None
             drifts.append(Drift(team=team_row.slug, user=user_row.username if user_row else "", resource=resource, used=0, held=amount))
             if repair:
                 limit = None if user_id or resource in BASE_RESOURCES else 0

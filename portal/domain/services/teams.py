@@ -29,12 +29,17 @@ def _check_may_change(actor: User | None, team: Team) -> None:
         raise Forbidden("Members are set by the leads of the team and by platform admins.")
 
 
+def check_team_slug(slug: object) -> None:
+    """A team's slug is part of its namespace's name. Raises ValidationError."""
+    if not isinstance(slug, str) or not _SLUG.fullmatch(slug):
+        raise ValidationError.field("slug", "Use 1 to 40 lower-case letters, digits and hyphens, starting with a letter and not ending with a hyphen.")
+
+
 def team_create(*, actor: User | None, slug: str, name: str) -> Team:
     """A new team with its quota rows: no accelerators until granted. Asking for one that is there returns it. Raises Forbidden, ValidationError."""
     if actor is not None and not (actor.is_active and actor.is_staff):
         raise Forbidden("Teams are made by platform admins.")
-    if not isinstance(slug, str) or not _SLUG.fullmatch(slug):
-        raise ValidationError.field("slug", "Use 1 to 40 lower-case letters, digits and hyphens, starting with a letter and not ending with a hyphen.")
+    check_team_slug(slug)
     with transaction.atomic():
         team, created = Team.objects.get_or_create(slug=slug, defaults={"name": name})
         if created:

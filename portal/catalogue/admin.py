@@ -1,0 +1,66 @@
+"""Django admin for the catalogue, held to the same rules as its files. Loading the files again overwrites all but `enabled`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest
+
+from portal.domain import services
+from portal.domain.models import Accelerator, Flavor, Template
+
+from .validator import faults_of
+
+
+class TemplateForm(forms.ModelForm):
+    """The document in `spec` says everything; the columns beside it are copies for lists and filters."""
+
+    class Meta:
+        model = Template
+        fields = ["enabled", "spec"]
+
+    def clean_spec(self) -> Any:
+        spec = self.cleaned_data["spec"]
+        faults = faults_of("template", spec)
+        if faults:
+            raise forms.ValidationError([f"{fault.field}: {fault.message}" for fault in faults])
+        if self.instance.pk and spec["slug"] != self.instance.slug:
+            raise forms.ValidationError("slug: cannot be changed; environments name it")
+        return spec
+
+
+class _Catalogue(admin.ModelAdmin):
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # environments name it; disable it instead
+
+
+@admin.register(Template)
+class TemplateAdmin(_Catalogue):
+    form = TemplateForm
+    list_display = ["slug", "kind", "version", "position", "enabled"]
+    list_filter = ["kind", "enabled"]
+
+    def save_model(self, request: HttpRequest, obj: Template, form: Any, change: bool) -> None:
+        spec = obj.spec
+        for field in ("slug", "version", "kind", "title"):
+            setattr(obj, field, spec[field])
+        obj.description, obj.icon, obj.position = spec.get("description", {}), spec.get("icon", ""), spec.get("position", 100)
+        super().save_model(request, obj, form, change)
+
+
+@admin.register(Flavor)
+class FlavorAdmin(_Catalogue):
+    list_display = ["slug", "cpu_millis", "memory_bytes", "accelerator", "accelerator_count", "position", "enabled"]
+    list_filter = ["enabled", "accelerator"]
+
+
+@admin.register(Accelerator)
+class AcceleratorAdmin(_Catalogue):
+    list_display = ["slug", "family", "vendor", "resource_key", "enabled"]
+    list_filter = ["family", "enabled"]
+
+    def save_model(self, request: HttpRequest, obj: Accelerator, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        services.quota_rows_ensure()  # each team may use 0 of a new one until granted more

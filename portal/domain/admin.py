@@ -1,0 +1,183 @@
+"""Django admin for teams, quotas, people, and a read-only look at environments. What has rules of its own goes through the services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
+from django.http import HttpRequest
+
+from . import services
+from .errors import DomainError
+from .models import Environment, Event, Membership, Node, Quota, Team, User, Volume
+
+
+class ReadOnly(admin.ModelAdmin):
+    """Looking only."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class EventInline(admin.TabularInline):
+    model = Event
+    fields = readonly_fields = ["seq", "created_at", "kind", "code", "message", "actor"]
+    ordering = ["-seq"]
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Environment)
+class EnvironmentAdmin(ReadOnly):
+    """Its verbs are on the environment's own page, where their effects are."""
+
+    list_display = ["name", "kind", "owner", "team", "state", "desired", "reason", "created_at"]
+    list_filter = ["state", "kind", "team"]
+    search_fields = ["name", "owner__username", "=id"]
+    list_select_related = ["owner", "team"]
+    inlines = [EventInline]
+
+
+@admin.register(Volume)
+class VolumeAdmin(ReadOnly):
+    list_display = ["name", "owner", "team", "size_bytes", "created_at", "purge_requested_at"]
+    list_filter = ["team"]
+    search_fields = ["name", "owner__username"]
+
+
+@admin.register(Node)
+class NodeAdmin(ReadOnly):
+    list_display = ["name", "ready", "simulated", "allocatable", "used", "seen_at"]
+
+
+@admin.register(Team)
+class TeamAdmin(admin.ModelAdmin):
+    list_display = ["slug", "name", "created_at"]
+    search_fields = ["slug", "name"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["slug"] if obj else []  # the namespace is called after it
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # its namespace and volumes would be left behind
+
+    def save_model(self, request: HttpRequest, obj: Team, form: Any, change: bool) -> None:
+        if change:
+            obj.save(update_fields=["name"])
+        else:
+            obj.pk = services.team_create(actor=_actor(request), slug=obj.slug, name=obj.name).pk
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        return super().get_form(request, obj, change=change, form=TeamForm, **kwargs)
+
+
+class TeamForm(forms.ModelForm):
+    class Meta:
+        model = Team
+        fields = ["slug", "name"]
+
+    def clean_slug(self) -> str:
+        slug: str = self.cleaned_data["slug"]
+        try:
+            services.check_team_slug(slug)
+        except DomainError as error:
+            raise forms.ValidationError(error.detail) from None
+        return slug
+
+
+@admin.register(Membership)
+class MembershipAdmin(admin.ModelAdmin):
+    list_display = ["user", "team", "role"]
+    list_filter = ["team", "role"]
+    search_fields = ["user__username", "team__slug"]
+    autocomplete_fields = ["user", "team"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["user", "team"] if obj else []
+
+    def save_model(self, request: HttpRequest, obj: Membership, form: Any, change: bool) -> None:
+        obj.pk = services.membership_set(actor=_actor(request), team=obj.team, user=obj.user, role=obj.role).pk
+
+    def delete_model(self, request: HttpRequest, obj: Membership) -> None:
+        services.membership_remove(actor=_actor(request), team=obj.team, user=obj.user)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for row in queryset.select_related("team", "user"):
+            self.delete_model(request, row)
+
+
+class QuotaForm(forms.ModelForm):
+    class Meta:
+        model = Quota
+        fields = ["team", "user", "resource", "limit"]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        row = self.instance
+        team, user = data.get("team") or getattr(row, "team", None), data.get("user") or row.user
+        resource = data.get("resource") or row.resource
+        if team and resource and not self.errors:
+            try:
+                services.check_quota(team=team, user=user, resource=resource, limit=data.get("limit"))
+            except DomainError as error:
+                raise forms.ValidationError(error.detail) from None
+        return data
+
+
+@admin.register(Quota)
+class QuotaAdmin(admin.ModelAdmin):
+    form = QuotaForm
+    list_display = ["team", "user", "resource", "limit", "used"]
+    list_filter = ["team", "resource"]
+    search_fields = ["user__username", "resource"]
+    list_select_related = ["team", "user"]
+    autocomplete_fields = ["user", "team"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["team", "user", "resource", "used"] if obj else ["used"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # a row also keeps what is in use
+
+    def save_model(self, request: HttpRequest, obj: Quota, form: Any, change: bool) -> None:
+        obj.pk = services.quota_set(actor=_actor(request), team=obj.team, user=obj.user, resource=obj.resource, limit=obj.limit).pk
+
+
+@admin.register(User)
+class UserAdmin(BaseUserAdmin):
+    """People. Taking away `active` ends every access of theirs, the Hub's included."""
+
+    list_display = ["username", "first_name", "last_name", "is_active", "is_staff"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # their environments and history name them; deactivate instead
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        deactivated = change and not obj.is_active and "is_active" in form.changed_data
+        if deactivated:
+            obj.is_active = True
+        super().save_model(request, obj, form, change)
+        if deactivated:
+            try:
+                services.user_deactivate(actor=_actor(request), user=obj)
+            except DomainError as error:
+                self.message_user(request, error.detail, level="error")
+
+
+def _actor(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # noqa: S101 - the admin site lets nobody else in
+    return request.user
