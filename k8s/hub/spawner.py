@@ -141,7 +141,7 @@ class PortalSpawner(KubeSpawner):
         self.orm_spawner.state = self.get_state()
         self.db.commit()
         host = await self._container_runs()
-        url = f"http://[{host}]:{order.PORT}" if ":" in host else f"http://{host}:{order.PORT}"
+        url = _origin(host)
         await self._server_answers(url)
         return url
 
@@ -212,22 +212,31 @@ class PortalSpawner(KubeSpawner):
     # --- while it runs ------------------------------------------------------------
 
     async def poll(self) -> int | None:
-        """None while the pod is there or nobody can tell; its exit code once it has ended; 1 when it is gone.
+        """None while the server runs, starts, or nobody can tell; its exit code once it has ended; 1 when it is gone.
 
-        "Nobody can tell" must not read as "ended": the Hub would drop every server each time the cluster's API is away.
+        "Nobody can tell" must not read as "ended": the Hub would drop every server each time the cluster's API is away. A pod that is still
+        on its way while no start is in progress was left by a Hub that died meanwhile; it counts as ended, and the next start replaces it.
         """
         try:
-            await self._start_watching_pods()
-            pod = self.pod_reflector.pods.get(self._key)
-            if pod is None:  # a watch may lag behind; the API itself decides
-                pod = await self._read_pod()
+            pod = await self._look()
         except (ApiException, *NETWORK) as error:
             self.log.warning("Cannot see the pod %s: %s", self._key, type(error).__name__)
             return None
-        return 1 if pod is None else trouble.ended(pod)
+        if pod is None or not self._is_ours(pod):
+            return 1
+        code = trouble.ended(pod)
+        return 1 if code is None and not trouble.address(pod) and not self._start_pending and not self._stop_pending else code
 
     async def get_url(self) -> str:
-        return str(self.server.url) if self.server else ""
+        """Where the server is, asked of a Hub that starts: the pod knows better than the database when the last Hub died."""
+        pod = self.pod_reflector.pods.get(self._key) if self.pod_reflector else None
+        host = trouble.address(pod)
+        return f"{_origin(host)}{self.server.base_url}" if host else str(self.server.url)
+
+    async def _look(self) -> dict[str, Any] | None:
+        """The pod, from memory when it is there. A watch may lag behind, so its absence is asked of the API itself."""
+        await self._start_watching_pods()
+        return self.pod_reflector.pods.get(self._key) or await self._read_pod()
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """The pod's events while it starts, each once.
@@ -292,6 +301,10 @@ class PortalSpawner(KubeSpawner):
         """The server is removed: its pod goes too if it ended by itself and is still listed. Volumes stay."""
         if self.namespace and self.name:
             await self.stop()
+
+
+def _origin(host: str) -> str:
+    return f"http://[{host}]:{order.PORT}" if ":" in host else f"http://{host}:{order.PORT}"
 
 
 def _api_words(error: ApiException) -> str:

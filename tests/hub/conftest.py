@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from jupyterhub import orm
 from sqlalchemy.orm import Session
 
@@ -26,7 +27,7 @@ class Site:
 
     def __init__(self, var: Path, kubeconfig: Path | None = None) -> None:
         self.var = var
-        port, hub, hub_api, proxy_api = free_ports(4)
+        port, hub, hub_api, proxy_api, cluster = free_ports(5)
         self.portal, self.hub, self.hub_api = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{hub}", f"http://127.0.0.1:{hub_api}/hub/api"
         self.service_token = secret(var, "hub_service_token")
         self.env = {
@@ -36,6 +37,7 @@ class Site:
             "HUB_PORT": str(hub),
             "HUB_API_PORT": str(hub_api),
             "PROXY_API_PORT": str(proxy_api),
+            "CLUSTER_PORT": str(cluster),
             "HUB_CONNECT_HOST": "127.0.0.1",
             "BIND": "127.0.0.1",
             "PUBLIC_URL": self.portal,
@@ -67,17 +69,20 @@ class Site:
         commands = {
             "portal": ["-m", "uvicorn", "portal.asgi:application", "--host", "127.0.0.1", "--port", self.env["PORT"], "--log-level", "warning"],
             "hub": ["-m", "jupyterhub", "-f", "k8s/hub/jupyterhub_config.py"],
+            "cluster": ["-m", "k8s.local", "--port", self.env["CLUSTER_PORT"], "--state", str(self.var / "cluster"), "--kubeconfig", self.env["KUBECONFIG"]],
         }
         with self.log(name).open("ab") as out:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, *commands[name]], cwd=ROOT, env=self.env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
             )
-        url = {"portal": self.portal + "/accounts/login/", "hub": self.hub + "/hub/health"}[name]
+        urls = {"portal": self.portal + "/accounts/login/", "hub": self.hub + "/hub/health"}
 
         def answers() -> bool:
             assert self.processes[name].poll() is None, self.log(name).read_text()
             try:
-                return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+                if name == "cluster":
+                    return Path(self.env["KUBECONFIG"]).exists() and self.kube("GET", "/readyz").status_code == 200
+                return httpx.get(urls[name], timeout=5, trust_env=False).status_code == 200
             except httpx.HTTPError:
                 return False
 
@@ -104,6 +109,13 @@ class Site:
     def service(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """A request to the Hub's API with the portal's service token."""
         return httpx.request(method, self.hub_api + path, headers={"Authorization": f"token {self.service_token}"}, timeout=30, trust_env=False, **kwargs)
+
+    def kube(self, method: str, path: str, body: object = None, **kwargs: Any) -> httpx.Response:
+        """A request to the cluster's API as its administrator."""
+        config = yaml.safe_load(Path(self.env["KUBECONFIG"]).read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        with httpx.Client(base_url=cluster["server"], headers={"Authorization": f"Bearer {user['token']}"}, timeout=30, trust_env=False) as client:
+            return client.request(method, path, **({} if body is None else {"json": body}), **kwargs)
 
     def user_token(self, name: str) -> str:
         """A Hub token of the user's own, with every right that the user has."""
@@ -150,28 +162,51 @@ class Browser(httpx.Client):
         return response.json()["name"] if response.status_code == 200 else ""
 
 
+def people(site: Site) -> None:
+    """alice in team vision, bob in speech, charlie in none; the inactive dora, the admin ada, and an Alice who is not alice."""
+    site.manage("migrate", "--verbosity", "0")
+    site.run(
+        "from portal.domain.models import Membership, Team, User\n"
+        f"make = lambda name, **more: User.objects.create_user(name, password={PASSWORD!r}, **more)\n"
+        "alice, bob, charlie = make('alice'), make('bob'), make('charlie')\n"
+        "make('dora', is_active=False); make('Alice'); make('ada', is_staff=True)\n"
+        "vision = Team.objects.create(slug='vision', name='Vision')\n"
+        "Membership.objects.create(team=vision, user=alice)\n"
+        "Membership.objects.create(team=Team.objects.create(slug='speech', name='Speech'), user=bob)\n"
+    )
+    site.manage("oidc_client")
+
+
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Portal and Hub with alice, bob, charlie and the inactive dora. There is no cluster and no queue."""
+def site() -> Iterator[Site]:
+    """Portal and Hub. There is no cluster and no queue."""
     with tempfile.TemporaryDirectory(prefix="atelier-hub-") as folder:
         site = Site(Path(folder))
-        site.manage("migrate", "--verbosity", "0")
-        site.run(
-            "from portal.domain.models import Membership, Team, User\n"
-            f"make = lambda name, **more: User.objects.create_user(name, password={PASSWORD!r}, **more)\n"
-            "alice, bob, charlie = make('alice'), make('bob'), make('charlie')\n"
-            "make('dora', is_active=False); make('Alice'); make('ada', is_staff=True)\n"
-            "vision = Team.objects.create(slug='vision', name='Vision')\n"
-            "Membership.objects.create(team=vision, user=alice)\n"
-            "Membership.objects.create(team=Team.objects.create(slug='speech', name='Speech'), user=bob)\n"
-        )
-        site.manage("oidc_client")
+        people(site)
         kubeconfig = Path(site.env["KUBECONFIG"])
         kubeconfig.parent.mkdir(parents=True)
         kubeconfig.write_text(_NO_CLUSTER.format(port=free_ports(1)[0]))
         try:
             site.start("portal")
             site.start("hub")
+            yield site
+        finally:
+            site.stop_all()
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Site]:
+    """Portal, Hub and an embedded cluster with the namespace of team vision."""
+    with tempfile.TemporaryDirectory(prefix="atelier-hub-") as folder:
+        site = Site(Path(folder))
+        people(site)
+        try:
+            site.start("cluster")
+            site.start("portal")
+            site.start("hub")
+            site.kube("POST", "/api/v1/namespaces", {"metadata": {"name": "atelier-vision"}})
+            for name in ("alice", "bob"):
+                site.service("PUT", f"/atelier/users/{name}").raise_for_status()
             yield site
         finally:
             site.stop_all()
