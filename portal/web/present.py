@@ -167,7 +167,7 @@ def actions(environment: Environment, user: User, hub_url: str) -> Actions:
         retry=not gone and state is State.FAILED,
         scale=not gone and environment.workers > 0 and state is not State.STOPPING and (desired is Desired.RUNNING or state is State.STOPPED),
         extend=not gone and environment.expires_in is not None and desired is Desired.RUNNING and state is not State.FAILED,
-        rename=not gone,
+        rename=not gone and state is State.STOPPED,  # its name is part of its addresses
         delete=not gone,
     )
 

@@ -195,10 +195,10 @@ def test_stop_start_scale_extend_rename_and_delete_do_what_they_say(world: World
 
     assert post("scale", workers="4").workers == 4
     assert post("extend", expires_in="172800").expires_in == 172800
-    assert post("rename", name="sweep-2").name == "sweep-2"
     assert post("stop").desired == "stopped"
     services.environment_move(row.pk, State.STOPPING)
     services.environment_move(row.pk, State.STOPPED)
+    assert post("rename", name="sweep-2").name == "sweep-2"
     assert post("start").state == "queued"
     assert post("delete", purge="on").desired == "deleted"
     assert row.purge
@@ -211,6 +211,7 @@ def test_stop_start_scale_extend_rename_and_delete_do_what_they_say(world: World
         ("scale", {"workers": "ten"}, "whole number"),
         ("extend", {"expires_in": "999999999"}, "999999999"),
         ("rename", {"name": "No Good"}, "Not a name"),
+        ("rename", {"name": "sweep-2"}, "stop it before renaming"),
         ("start", {}, "already"),
         ("retry", {}, "only a failed environment"),
     ],
@@ -244,23 +245,23 @@ def test_a_kept_volume_is_shown_and_can_be_purged(world: World, client_of: Calla
 
 def test_a_token_is_shown_once_and_never_again(world: World, client_of: Callable[[User], Client]) -> None:
     client = client_of(world.alice)
-    made = client.post("/tokens/", {"name": "nightly", "scopes": ["environments:read"], "expires_in": "86400"})
+    made = client.post("/tokens/", {"name": "ci runs", "scopes": ["environments:read"], "expires_in": "86400"})
     plaintext = made.context["plaintext"]
     assert plaintext.encode() in made.content
     assert "no-store" in made["Cache-Control"]
     again = client.get("/tokens/")
-    assert b"nightly" in again.content
+    assert b"ci runs" in again.content
     assert plaintext.encode() not in again.content
     row = ApiToken.objects.get()
     assert client.post(reverse("token_revoke", args=[row.pk])).status_code == 302
     row.refresh_from_db()
     assert row.revoked_at
-    assert b"nightly" not in client.get("/tokens/").content
+    assert b"ci runs" not in client.get("/tokens/").content
 
 
 @pytest.mark.parametrize("fields", [{"name": ""}, {"scopes": []}, {"scopes": ["everything"]}, {"expires_in": "1"}])
 def test_a_token_that_is_not_right_is_refused_at_its_field(fields: dict[str, object], world: World, client_of: Callable[[User], Client]) -> None:
-    response = client_of(world.alice).post("/tokens/", {"name": "nightly", "scopes": ["environments:read"], "expires_in": "86400", **fields})
+    response = client_of(world.alice).post("/tokens/", {"name": "ci runs", "scopes": ["environments:read"], "expires_in": "86400", **fields})
     assert response.status_code == 422
     [wrong] = fields
     assert response.context["form"].errors[wrong]
