@@ -130,3 +130,27 @@ def _limits(schema: Doc, value: Any, path: str) -> Iterator[Cause]:
             yield Cause("FieldValueTooMany", path, f"Too many: {len(value)}: must have at most {schema['maxItems']} items")
         if len(value) < schema.get("minItems", 0):
             yield invalid_value(path, len(value), f"{path} in body should have at least {schema['minItems']} items")
+
+
+def type_of(resource: Resource) -> Any:
+    """The type of a custom resource as `managed` walks it."""
+    from .schema import Struct
+
+    found = schema_of(resource) or {}
+    fields = {key: _typed(each, Struct) for key, each in (found.get("properties") or {}).items()}
+    return Struct(resource.kind, {**fields, "apiVersion": "string", "kind": "string", "metadata": "@ObjectMeta"}, (), False, resource.kind)
+
+
+def _typed(schema: Doc, struct: Any) -> Any:
+    if schema.get("type") == "array":
+        kind = schema.get("x-kubernetes-list-type", "atomic")
+        return {"list": _typed(schema.get("items") or {}, struct), "type": kind, "keys": schema.get("x-kubernetes-list-map-keys") or []}
+    if schema.get("type") == "object":
+        atomic = schema.get("x-kubernetes-map-type") == "atomic"
+        if schema.get("properties"):
+            fields = {key: _typed(each, struct) for key, each in schema["properties"].items()}
+            return struct("", fields, (), atomic, "")
+        rest = schema.get("additionalProperties")
+        if isinstance(rest, dict):
+            return {"map": _typed(rest, struct), "atomic": atomic}
+    return "deduced"

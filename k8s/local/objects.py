@@ -31,7 +31,7 @@ class Request:
 
     dry_run: bool = False
     manager: str = ""  # field manager; empty: ownership of fields is not tracked (writes from inside)
-    apply: bool = False
+    owners: list[Doc] | None = None  # managedFields as server-side apply has settled them
     inside: bool = False  # from the cluster's own parts: may also place a pod on a node
     field_validation: str = "Ignore"
     warnings: list[str] = field(default_factory=list)  # sent back as Warning headers
@@ -75,7 +75,7 @@ class Objects:
             raise already_exists(resource.group, resource.plural, name_of(doc))
         self.admission.validate(resource, doc, None, request.warnings)
         self.addresses.assign(resource, doc, None, dry_run=request.dry_run)
-        managed.on_write(resource, doc, None, request.manager, "")
+        managed.on_write(resource, doc, None, request.manager, "", request.owners)
         if request.dry_run:
             return doc
         self.admission.charge(resource, doc, None)
@@ -158,9 +158,9 @@ class Objects:
             self._refuse_invalid(resource, doc, validation.on_update(resource, doc, before))
             self.admission.validate(resource, doc, old, request.warnings)
             self.addresses.assign(resource, doc, old, dry_run=request.dry_run)
-            if resource.generation and _substance(doc) != _substance(old):
+            if resource.generation and _substance(doc) != _substance(before):
                 metadata["generation"] = int(was.get("generation") or 0) + 1
-        managed.on_write(resource, doc, old, request.manager, subresource, applied=request.apply)
+        managed.on_write(resource, doc, old, request.manager, subresource, request.owners)
         if _unchanged(doc, old):
             return old
         if request.dry_run:
