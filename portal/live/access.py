@@ -12,7 +12,7 @@ from django.conf import settings
 from django.contrib.auth import get_user
 
 from portal.domain import selectors, tokens
-from portal.domain.errors import DomainError, NotFound
+from portal.domain.errors import DomainError, Forbidden, NotFound
 from portal.domain.models import Environment, User
 
 SCOPE = "environments:read"
@@ -40,12 +40,14 @@ class Caller:
         return cls(session_key=(session.session_key or "") if session is not None else "")
 
     def user(self) -> User:
-        """The active user behind it now. Raises SignInNeeded. Reads the database."""
+        """The active user behind it now. Raises SignInNeeded, or Forbidden for a token without the scope. Reads the database."""
         if self.authorization:
-            user = tokens.user_of(self.authorization, SCOPE)
-            if user is None:
-                raise SignInNeeded(f"The token is not valid, has expired, or lacks the scope {SCOPE}.")
-            return user
+            token = tokens.token_of(self.authorization)
+            if token is None:
+                raise SignInNeeded("The token is not valid, was revoked, or has expired.")
+            if SCOPE not in tokens.expand(token.scopes):
+                raise Forbidden(f"The token lacks the scope {SCOPE}.")
+            return token.user
         if self.session_key:
             store = import_module(settings.SESSION_ENGINE).SessionStore(self.session_key)
             # also checks the session's hash, so a changed password ends it

@@ -37,7 +37,13 @@ class _Wanted:
 
 
 def _problem(error: DomainError) -> JsonResponse:
-    body: dict[str, object] = {"type": f"urn:atelier:problem:{error.code}", "title": error.title, "status": error.status, "detail": error.detail}
+    body: dict[str, object] = {
+        "type": f"urn:atelier:problem:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+    }
     if error.errors:
         body["errors"] = error.errors
     response = JsonResponse(body, status=error.status, content_type="application/problem+json")
