@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from .documents import Doc, at, meta, name_of, namespace_of
 from .forward import Forwarder, Target
 
 log = logging.getLogger(__name__)
-POD_RANGE = ipaddress.ip_network("127.64.0.0/16")
+POD_RANGE = ipaddress.ip_network("127.64.0.0/11")  # up to 127.95; services follow at 127.96
 Line = tuple[str, tuple[str, ...]]  # address, names
 
 
@@ -42,7 +43,7 @@ class Network:
         self.attached: dict[str, Attached] = {}
         self.lines: dict[str, list[Line]] = {}  # of each namespace, short names left out
         self._given: dict[str, str] = {}  # pod uid -> address
-        self._next = 1
+        self._next = secrets.randbelow(POD_RANGE.num_addresses - 2)  # two clusters on one machine share its loopback addresses
         self._dirty = asyncio.Event()
         self._problems: dict[Target, str] = {}
         self._known: dict[tuple[str, str], Doc] = {}
@@ -50,7 +51,6 @@ class Network:
             ip = at(pod, "status.podIP", "")
             if ip and at(pod, "status.phase") not in ("Succeeded", "Failed") and ipaddress.ip_address(ip) in POD_RANGE:
                 self._given[meta(pod)["uid"]] = ip
-                self._next = max(self._next, int(ipaddress.ip_address(ip)) - int(POD_RANGE.network_address) + 1)
 
     # --- pods ---
 

@@ -6,6 +6,7 @@ Pods and services have loopback addresses, so a cluster address must be one of 1
 from __future__ import annotations
 
 import ipaddress
+import secrets
 
 from .documents import Doc, name_of
 from .errors import invalid, invalid_value, too_many
@@ -21,7 +22,8 @@ class Addresses:
         self.store = store
         self._taken: dict[str, str] = {}  # address -> "namespace/name"
         self._ports: dict[int, str] = {}
-        self._next = 1
+        # Anywhere: two clusters on one machine share its loopback addresses.
+        self._next = 1 + secrets.randbelow(SERVICE_RANGE.num_addresses - 2)
         for doc in store.list("services"):
             self._note(doc)
 

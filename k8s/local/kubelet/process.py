@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -91,23 +92,7 @@ class Process:
         return await asyncio.shield(self._done)
 
     async def _wait(self) -> Exit:
-        loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        fd = -1
-        with contextlib.suppress(OSError):  # gone already, or a kernel without pidfd
-            fd = os.pidfd_open(self.shim)
-        if fd >= 0 and self.alive:
-            loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
-            try:
-                await ended
-            finally:
-                loop.remove_reader(fd)
-                os.close(fd)
-        else:
-            if fd >= 0:
-                os.close(fd)
-            while self.alive:
-                await asyncio.sleep(0.05)
+        await _ended(self.shim, lambda: self.alive)
         if self._child is not None:
             self._child.poll()
         return read_exit(self.directory) or Exit(137, time.time(), 9)
@@ -132,6 +117,33 @@ class Process:
 
     def spec(self) -> dict[str, Any]:
         return json.loads((self.directory / "spec.json").read_bytes())
+
+
+async def _ended(pid: int, alive: Callable[[], bool]) -> None:
+    """Returns when a process has ended; `alive` tells whether the number still means the same process."""
+    fd = -1
+    with contextlib.suppress(OSError):  # gone already, or a kernel without pidfd
+        fd = os.pidfd_open(pid)
+    if fd < 0:
+        while alive():
+            await asyncio.sleep(0.05)
+        return
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    try:
+        if alive():
+            loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+            await ended
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
+async def wait_child(child: subprocess.Popen[bytes]) -> int:
+    """The exit status of a child of this process."""
+    while (code := child.poll()) is None:
+        await _ended(child.pid, lambda: child.returncode is None)
+    return code
 
 
 def read_exit(directory: Path) -> Exit | None:
