@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.views.decorators.csrf import csrf_exempt
 
 from k8s.errors import ClusterError, Gone, Rejected
 from k8s.loglines import START, Numberer, Position
@@ -52,6 +53,19 @@ def _problem(error: DomainError) -> JsonResponse:
     return response
 
 
+class _NoCluster(DomainError):
+    status, code, title = 503, "cluster_unavailable", "Not available now"
+
+
+async def _check_cluster(snapshot: Snapshot) -> None:
+    """A cluster that does not answer is told by a status while there still is one to give."""
+    for replica, _ in snapshot.containers[:1]:
+        try:
+            await current_hub().client.pod(snapshot.namespace, replica)
+        except ClusterError as error:
+            raise _NoCluster(f"The cluster does not answer: {error}") from error
+
+
 class _MethodNotAllowed(DomainError):
     status, code, title = 405, "method_not_allowed", "Method not allowed"
 
@@ -88,6 +102,7 @@ def _check_names(snapshot: Snapshot, wanted: _Wanted) -> None:
         raise NotFound("There is no such container.")
 
 
+@csrf_exempt  # only GET is answered; a POST deserves a 405 rather than a page about cookies
 async def environment_logs(request: HttpRequest, environment_id: UUID) -> HttpResponseBase:
     """GET /api/v1/environments/{id}/logs: text/plain, streamed; with `follow=true` until the environment rests or the client leaves."""
     header = request.headers.get("Authorization", "")
@@ -98,6 +113,8 @@ async def environment_logs(request: HttpRequest, environment_id: UUID) -> HttpRe
         wanted = _wanted({key: str(value) for key, value in request.GET.items()})
         snapshot = await in_database(take, caller, environment_id)
         _check_names(snapshot, wanted)
+        if not wanted.follow:
+            await _check_cluster(snapshot)
     except DomainError as error:
         return _problem(error)
     write = _writer(snapshot, wanted)

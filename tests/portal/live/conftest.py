@@ -9,7 +9,7 @@ import pytest
 
 from tests.k8s.log_server import LogServer
 
-from .site import Site
+from .site import Site, launch
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +30,12 @@ async def cluster(site: Site) -> AsyncIterator[LogServer]:
     await server.start(Path(site.env["KUBECONFIG"]).parent)
     yield server
     await server.stop()
+
+
+@pytest.fixture
+def environment(site: Site) -> Iterator[str]:
+    """One of lena's that is running."""
+    environment = launch(site)
+    yield environment
+    for to in ("deleting", "deleted"):  # gives its quota back
+        site.rows("move", environment=environment, to=to)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,14 @@ class Client:
                     await self.receive()
                 except ConnectionClosed as error:
                     return error.rcvd.code if error.rcvd else 1006
+
+
+_numbers = count(1)
+
+
+def launch(site: Site, owner: str = "lena") -> str:
+    """A Dask cluster that is running, as far as the database knows."""
+    environment = site.rows("launch", owner=owner, name=f"c{next(_numbers)}", template="dask")
+    for to in ("queued", "provisioning", "running"):
+        site.rows("move", environment=environment, to=to)
+    return environment

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from itertools import count
 from uuid import uuid4
 
 import pytest
@@ -13,27 +12,10 @@ from websockets.exceptions import InvalidStatus
 
 from tests.k8s.log_server import LogServer
 
-from .site import Site
+from .site import Site, launch
 from .test_viewer import T0, at
 
 pytestmark = pytest.mark.integration
-_numbers = count(1)
-
-
-def launch(site: Site, owner: str = "lena") -> str:
-    environment = site.rows("launch", owner=owner, name=f"c{next(_numbers)}", template="dask")
-    for to in ("queued", "provisioning", "running"):
-        site.rows("move", environment=environment, to=to)
-    return environment
-
-
-@pytest.fixture
-def environment(site: Site):  # type: ignore[no-untyped-def]
-    environment = launch(site)
-    yield environment
-    for to in ("deleting", "deleted"):  # gives its quota back
-        site.rows("move", environment=environment, to=to)
-
 
 PATHS = ["/ws/environments/{id}/", "/ws/environments/{id}/logs/"]
 
