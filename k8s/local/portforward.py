@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import struct
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from starlette.websockets import WebSocket
 from .spdy import Session
 
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
+TUNNEL_SAFE = TUNNEL.replace("/", "-")  # what the WebSocket library sees, see `upgrade`
 PORT_PROTOCOLS = ("v4.channel.k8s.io", "portforward.k8s.io")
 _CHUNK = 32768
 
@@ -73,8 +75,13 @@ async def _receive_channels(socket: WebSocket, writers: dict[int, asyncio.Stream
                 await writer.drain()
 
 
+def reason(error: OSError) -> str:
+    """In the system's words: asyncio puts the address in its own."""
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()
+
+
 def refusal(ip: str, port: int, error: OSError) -> bytes:
-    return f"an error occurred forwarding {port} -> {port}: dial tcp4 {ip}:{port}: connect: {(error.strerror or str(error)).lower()}".encode()
+    return f"an error occurred forwarding {port} -> {port}: dial tcp4 {ip}:{port}: connect: {reason(error)}".encode()
 
 
 @dataclass

@@ -166,7 +166,8 @@ async def serve(options: Options, kubeconfig: Path) -> None:
         loop.add_signal_handler(number, cluster.stopping.set)
     async with cluster.running() as routes:
         config = uvicorn.Config(
-            cluster.app(routes), log_level="warning", access_log=False, lifespan="off", ws_max_size=1 << 22, timeout_keep_alive=75,
+            cluster.app(routes), log_level="warning", access_log=False, lifespan="off",
+            ws="k8s.local.upgrade:WebSocketProtocol", ws_max_size=1 << 22, timeout_keep_alive=75,
             ssl_certfile=str(cluster.certificates.certificate), ssl_keyfile=str(cluster.certificates.key), timeout_graceful_shutdown=1,
         )  # fmt: skip
         server = Quiet(config)

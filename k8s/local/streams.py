@@ -18,7 +18,7 @@ from .documents import Doc, at, meta, name_of
 from .errors import StatusError, bad_request, not_found
 from .kubelet.exec import Execution
 from .kubelet.logs import LogOptions, stream
-from .portforward import PORT_PROTOCOLS, TUNNEL, forward_channels, forward_tunnel
+from .portforward import PORT_PROTOCOLS, TUNNEL_SAFE, forward_channels, forward_tunnel
 
 if TYPE_CHECKING:
     from .client import Client
@@ -233,7 +233,7 @@ async def _forward(socket: WebSocket, client: Client) -> None:
         ip = at(pod, "status.podIP", "")
         if at(pod, "status.phase") != "Running" or not ip or meta(pod).get("deletionTimestamp"):
             raise bad_request(f"unable to forward port because pod is not running. Current status={at(pod, 'status.phase', 'Pending')}")
-        protocol = _protocol(socket, (TUNNEL, *PORT_PROTOCOLS))
+        protocol = _protocol(socket, (TUNNEL_SAFE, *PORT_PROTOCOLS))
         ports = [int(item) for text in socket.query_params.getlist("ports") for item in text.split(",") if item]
     except ValueError:
         await _deny(socket, bad_request("query parameter \"ports\" must be numbers"))
@@ -243,7 +243,7 @@ async def _forward(socket: WebSocket, client: Client) -> None:
         return
     await socket.accept(subprotocol=protocol if socket.scope.get("subprotocols") else None)
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        if protocol == TUNNEL:
+        if protocol == TUNNEL_SAFE:
             await forward_tunnel(socket, ip)
         else:
             await forward_channels(socket, ip, ports)

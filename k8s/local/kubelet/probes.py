@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 import subprocess
 import time
@@ -44,6 +45,11 @@ async def run_command(process: Process, argv: list[str], timeout: float) -> tupl
     return child.returncode, output[:_OUTPUT].decode(errors="replace").strip()
 
 
+def reason(error: OSError) -> str:
+    """In the system's words: asyncio puts the address in its own."""
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()
+
+
 async def http_get(action: Mapping[str, Any], container: Doc, address: str, timeout: float) -> tuple[bool, str]:
     port = port_number(container, action["port"])
     host, path = action.get("host") or address, action.get("path") or "/"
@@ -66,7 +72,7 @@ async def http_get(action: Mapping[str, Any], container: Doc, address: str, time
     except TimeoutError:
         return False, f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
     except OSError as error:
-        return False, f'Get "{url}": dial tcp {host}:{port}: connect: {(error.strerror or str(error)).lower()}'
+        return False, f'Get "{url}": dial tcp {host}:{port}: connect: {reason(error)}'
     fields = line.split()
     code = int(fields[1]) if len(fields) > 1 and fields[1].isdigit() else 0
     return 200 <= code < 400, f"HTTP probe failed with statuscode: {code}"
@@ -82,7 +88,7 @@ async def tcp_connect(action: Mapping[str, Any], container: Doc, address: str, t
     except TimeoutError:
         return False, f"dial tcp {host}:{port}: i/o timeout"
     except OSError as error:
-        return False, f"dial tcp {host}:{port}: connect: {(error.strerror or str(error)).lower()}"
+        return False, f"dial tcp {host}:{port}: connect: {reason(error)}"
     return True, ""
 
 
@@ -116,7 +122,7 @@ async def watch(
     await asyncio.sleep(float(probe.get("initialDelaySeconds") or 0))
     state, good, bad = begin, 0, 0
     quick = 0.5 if at(probe, "exec") else 0.1
-    counted = 0.0
+    counted = time.monotonic() if not begin else 0.0
     while True:
         ok, why = await attempt()
         now = time.monotonic()
