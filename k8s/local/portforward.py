@@ -22,8 +22,6 @@ PORT_PROTOCOLS = ("v4.channel.k8s.io", "portforward.k8s.io")
 _CHUNK = 32768
 
 
-
-
 async def forward_channels(socket: WebSocket, ip: str, ports: list[int]) -> None:
     """Channel 2n carries data of the n-th port, 2n+1 an error message."""
     writers: dict[int, asyncio.StreamWriter] = {}

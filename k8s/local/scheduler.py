@@ -190,9 +190,7 @@ def _pod_affinity(pod: Doc, state: NodeState, everywhere: list[NodeState]) -> li
 def score(pod: Doc, state: NodeState) -> tuple[int, int, Decimal]:
     """Higher is better: taints that had rather not, the pod's own preferences, room."""
     spec, node = pod["spec"], state.node
-    disliked = sum(
-        1 for taint in at(node, "spec.taints", []) if taint["effect"] == "PreferNoSchedule" and not tolerates(spec.get("tolerations") or [], taint)
-    )
+    disliked = sum(1 for taint in at(node, "spec.taints", []) if taint["effect"] == "PreferNoSchedule" and not tolerates(spec.get("tolerations") or [], taint))
     liked = sum(
         int(item["weight"])
         for item in at(spec, "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution", [])

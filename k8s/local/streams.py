@@ -236,7 +236,7 @@ async def _forward(socket: WebSocket, client: Client) -> None:
         protocol = _protocol(socket, (TUNNEL_SAFE, *PORT_PROTOCOLS))
         ports = [int(item) for text in socket.query_params.getlist("ports") for item in text.split(",") if item]
     except ValueError:
-        await _deny(socket, bad_request("query parameter \"ports\" must be numbers"))
+        await _deny(socket, bad_request('query parameter "ports" must be numbers'))
         return
     except StatusError as error:
         await _deny(socket, error)

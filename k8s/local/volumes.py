@@ -50,9 +50,7 @@ def prepare(pod: Doc, base: Path, around: Surroundings, claim_path: ClaimPath, t
     return found
 
 
-def _prepare_one(
-    pod: Doc, volume: Doc, directory: Path, around: Surroundings, claim_path: ClaimPath, token: Callable[[Doc, Mapping[str, Any]], str]
-) -> Volume:
+def _prepare_one(pod: Doc, volume: Doc, directory: Path, around: Surroundings, claim_path: ClaimPath, token: Callable[[Doc, Mapping[str, Any]], str]) -> Volume:
     if "emptyDir" in volume:
         return _empty_dir(pod, volume, directory)
     if volume.get("persistentVolumeClaim"):
@@ -208,9 +206,7 @@ def write_atomically(directory: Path, files: Files) -> bool:
 
 def _read(link: Path) -> Files:
     base = link.resolve()
-    return {
-        str(path.relative_to(base)): (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) for path in sorted(base.rglob("*")) if path.is_file()
-    }
+    return {str(path.relative_to(base)): (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) for path in sorted(base.rglob("*")) if path.is_file()}
 
 
 def mounts(container: Doc, volumes: Mapping[str, Volume], env: Mapping[str, str]) -> list[dict[str, Any]]:

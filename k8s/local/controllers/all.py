@@ -6,6 +6,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from k8s.local.client import Client
+from k8s.local.controllers.base import Controller
+from k8s.local.controllers.disruption import DisruptionBudgets
+from k8s.local.controllers.job import Jobs
+from k8s.local.controllers.replicas import Deployments, ReplicaSets
 from k8s.local.controllers.statefulset import StatefulSets
 from k8s.local.controllers.volumes import Claims, ensure_class
 from k8s.local.options import Options
@@ -16,4 +20,5 @@ def controllers(client: Client, options: Options) -> list[tuple[str, Coroutine[A
     ensure_class(client)
     claims = Claims(client, options.state_dir / "volumes")
     claims.remove_leftovers()
-    return [("claims", claims.run()), ("statefulsets", StatefulSets(client).run())]
+    others: list[Controller] = [StatefulSets(client), ReplicaSets(client), Deployments(client), Jobs(client), DisruptionBudgets(client)]
+    return [("claims", claims.run()), *((f"{each.kind} controller", each.run()) for each in others)]

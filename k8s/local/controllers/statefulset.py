@@ -147,9 +147,7 @@ class StatefulSets(Controller):
             kind = name_of(document)
             self.client.event(document, "Warning", "FailedCreate", f"create Pod {name} in StatefulSet {kind} failed error: {error.message}", self.component)
             raise
-        self.client.event(
-            document, "Normal", "SuccessfulCreate", f"create Pod {name} in StatefulSet {name_of(document)} successful", self.component
-        )
+        self.client.event(document, "Normal", "SuccessfulCreate", f"create Pod {name} in StatefulSet {name_of(document)} successful", self.component)
 
     def _delete(self, document: Doc, pod: Doc) -> None:
         self.client.delete("Pod", namespace_of(pod), name_of(pod), uid=meta(pod)["uid"])

@@ -236,9 +236,9 @@ class Claims(Controller):
         volume = self.client.get("PersistentVolume", None, name) if name else None
         if volume is None or at(volume, "spec.claimRef.uid") not in (None, meta(claim)["uid"]):
             return
-        if volume["spec"].get("persistentVolumeReclaimPolicy") != "Delete" or at(volume, "metadata.annotations", {}).get(
-            "pv.kubernetes.io/provisioned-by"
-        ) != (PROVISIONER):
+        if volume["spec"].get("persistentVolumeReclaimPolicy") != "Delete" or at(volume, "metadata.annotations", {}).get("pv.kubernetes.io/provisioned-by") != (
+            PROVISIONER
+        ):
             self.client.modify("PersistentVolume", None, name, lambda doc: doc.update(status={"phase": "Released"}), subresource="status")
             return
         self._remove_directory(volume)

@@ -143,9 +143,7 @@ class PodWorker:
         def change(doc: Doc) -> None:
             if meta(doc)["uid"] == self.uid:
                 states = [runner.container for runner in self.runners]
-                doc["status"] = pod_status(
-                    doc, states, ip=self.ip, host_ip=self.kubelet.host_ip, started_at=self._started_at, failure=self.failure
-                )
+                doc["status"] = pod_status(doc, states, ip=self.ip, host_ip=self.kubelet.host_ip, started_at=self._started_at, failure=self.failure)
 
         try:
             self.kubelet.client.modify("Pod", namespace, name, change, subresource="status")

@@ -109,9 +109,7 @@ async def act(handler: Mapping[str, Any], container: Doc, process: Process, addr
     return True, ""
 
 
-async def watch(
-    probe: Doc, attempt: Attempt, verdict: Callable[[bool, str], None], *, begin: bool, failed: Callable[[str], None] | None = None
-) -> None:
+async def watch(probe: Doc, attempt: Attempt, verdict: Callable[[bool, str], None], *, begin: bool, failed: Callable[[str], None] | None = None) -> None:
     """Tries again and again and reports each change of mind by `verdict`; `begin` is what holds before the first. Runs until cancelled.
 
     While something that is not ready is waited for, tries come more often than the period, so that readiness is seen at once; failures count
