@@ -276,8 +276,7 @@ class Cluster:
             path,
             query_params=[(key, value) for key, value in query.items() if value],
             header_params=headers,
-            # JSON is YAML, so one serialisation serves apply patches too; the client passes text through as it is.
-            body=json.dumps(body) if body is not None and content_type else body,
+            body=body,
             auth_settings=["BearerToken"],
         )
         try:

@@ -97,7 +97,9 @@ def labels(spec: EnvironmentSpec, role: str = "") -> dict[str, str]:
     return {**own, "atelier.dev/role": role} if role else own
 
 
-def pod(name: str, role: str, *, phase: str = "Running", ready: bool | None = None, node: str = "node-1", ip: str = "10.0.0.7", **status: Any) -> dict[str, Any]:
+def pod(
+    name: str, role: str, *, phase: str = "Running", ready: bool | None = None, node: str = "node-1", ip: str = "10.0.0.7", **status: Any
+) -> dict[str, Any]:
     """A pod as the API lists it: running and ready unless told otherwise."""
     ready = phase == "Running" if ready is None else ready
     container = {"name": role, "image": "img:1", "imageID": "sha256:1", "ready": ready, "restartCount": 0, "state": {"running": {}}}
