@@ -247,6 +247,9 @@ class Runner:
         document["add_capabilities"] = [name.removeprefix("CAP_") for name in capabilities.get("add") or []]
         # Root without any capability cannot read files of other users, which a container's unprivileged user need not do either.
         document["drop_capabilities"] = [name.removeprefix("CAP_") for name in capabilities.get("drop") or []]
+        of_pod = at(self.worker.pod, "spec.securityContext", {}) or {}
+        document["run_as_user"] = context.get("runAsUser", of_pod.get("runAsUser"))
+        document["run_as_group"] = context.get("runAsGroup", of_pod.get("runAsGroup"))
 
     def _limits(self, document: dict[str, Any]) -> None:
         limits, requests = at(self.container.spec, "resources.limits", {}), at(self.container.spec, "resources.requests", {})

@@ -223,7 +223,7 @@ def adopt(directory: Path) -> Process | None:
 def session(process: Process, argv: list[str], *, tty: bool, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
     """Runs a command in the container of `process`. Its exit status is the command's; killing it kills the command."""
     outer = process.spec()
-    keys = ("mode", "pidns", "env", "cwd", "cgroup_procs", "privileged", "add_capabilities", "drop_capabilities")
+    keys = ("mode", "pidns", "env", "cwd", "cgroup_procs", "privileged", "add_capabilities", "drop_capabilities", "run_as_user", "run_as_group")
     spec = {key: outer[key] for key in keys if key in outer} | {"argv": argv, "tty": tty, "init": process.init}
     fd = os.memfd_create("session")
     try:

@@ -70,6 +70,22 @@ def explain(error: OSError, argv: list[str], cwd: str) -> str:
     return head + f'error during container init: exec: "{argv[0]}": {(error.strerror or str(error)).lower()}: unknown'
 
 
+def take_number(spec: dict[str, Any]) -> None:
+    """`runAsUser` as a number only: inside one more user namespace this user is known by it, and keeps its rights to this machine's files.
+
+    A real change of user could not read a virtual environment in somebody's home. Programs that refuse to be root are content.
+    """
+    user, group = spec.get("run_as_user"), spec.get("run_as_group")
+    if user is None or spec["mode"] == "plain" or spec.get("privileged"):
+        return
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        linux.unshare(linux.CLONE_NEWUSER)
+    except PermissionError:  # no nested namespaces on this machine
+        return
+    linux.map_identity(uid, gid, inside_uid=user, inside_gid=group)
+
+
 def become(spec: dict[str, Any], stdio: tuple[int, int, int], procs: list[int], report: int) -> None:
     """In the forked child: turns into the container's command. Returns never."""
     try:
@@ -88,6 +104,7 @@ def become(spec: dict[str, Any], stdio: tuple[int, int, int], procs: list[int], 
         if not spec.get("privileged"):
             linux.limit_capabilities(spec.get("add_capabilities", []), spec.get("drop_capabilities", []))
             linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        take_number(spec)
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         os.umask(0o022)
         os.chdir(spec["cwd"])

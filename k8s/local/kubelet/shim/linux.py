@@ -99,9 +99,11 @@ def limit_capabilities(add: list[str], drop: list[str]) -> None:
                 return
 
 
-def map_identity(uid: int, gid: int) -> None:
-    """After unshare(CLONE_NEWUSER): the user keeps its own number inside."""
-    for path, text in (("/proc/self/setgroups", "deny"), ("/proc/self/uid_map", f"{uid} {uid} 1"), ("/proc/self/gid_map", f"{gid} {gid} 1")):
+def map_identity(uid: int, gid: int, *, inside_uid: int | None = None, inside_gid: int | None = None) -> None:
+    """After unshare(CLONE_NEWUSER): the user `uid` keeps its own number inside, or is known there as `inside_uid`."""
+    users = f"{uid if inside_uid is None else inside_uid} {uid} 1"
+    groups = f"{gid if inside_gid is None else inside_gid} {gid} 1"
+    for path, text in (("/proc/self/setgroups", "deny"), ("/proc/self/uid_map", users), ("/proc/self/gid_map", groups)):
         try:
             with open(path, "w") as file:
                 file.write(text)
