@@ -112,9 +112,13 @@ class Client:
         self.messages.append(json.loads(await self.connection.recv()))
 
     async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                await self.receive()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not condition():
+                    await self.receive()
+        except TimeoutError:
+            latest = [m if m["type"] != "lines" else {"lines": len(m["lines"]), "last": m["lines"][-1]["text"][:80]} for m in self.messages[-10:]]
+            raise AssertionError(f"waited {PATIENCE} s; the latest messages: {latest}") from None
 
     async def close_code(self) -> int:
         """Reads until the server ends the connection; its code."""
