@@ -13,6 +13,8 @@ from .kinds import Resource
 from .managed import Owner, Path, child_type, granular, item_step, list_kind
 from .objects import Objects, Request
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
 
 def apply(objects: Objects, resource: Resource, namespace: str, name: str, given: Doc, request: Request, *, subresource: str, force: bool) -> tuple[Doc, bool]:
     """Returns the object and whether it was created. 409 with a cause per field when another manager owns a field that would change."""
@@ -35,7 +37,7 @@ def apply(objects: Objects, resource: Resource, namespace: str, name: str, given
     before = {path for each in same for path in each.paths}
     held = {path for each in others for path in each.paths}
     _prune(type_, merged, before - wish, held | wish)
-    _settle(resource, old, merged, wish, others, subresource, force=force)
+    _settle(resource, old, merged, wish, others, subresource, manager=mine.manager, force=force)
     if same and same[0].paths == wish:
         mine.time = same[0].time
     if not meta(given).get("resourceVersion"):
@@ -62,7 +64,9 @@ def _config(resource: Resource, namespace: str, name: str, given: Doc, request: 
     return config
 
 
-def _settle(resource: Resource, old: Doc, merged: Doc, wish: set[Path], others: list[Owner], subresource: str, *, force: bool) -> None:
+def _settle(
+    resource: Resource, old: Doc, merged: Doc, wish: set[Path], others: list[Owner], subresource: str, *, manager: str, force: bool
+) -> None:
     """Takes the fields that change from their owners, or refuses."""
     was, new = managed.owned(resource, old, subresource), managed.owned(resource, merged, subresource)
     # A field that another holds with the same value is held together.
@@ -70,12 +74,24 @@ def _settle(resource: Resource, old: Doc, merged: Doc, wish: set[Path], others: 
     clashes: list[tuple[Owner, Path]] = []
     for owner in others:
         clashes += [(owner, path) for path in sorted(owner.paths & changed)]
-    if clashes and not force:
+    if clashes and not force and not _from_client_side(resource, old, clashes, manager):
         raise _conflict(clashes)
     for owner, path in clashes:
         owner.paths.discard(path)
     for owner in others:
         owner.paths -= was.keys() - new.keys()
+
+
+def _from_client_side(resource: Resource, old: Doc, clashes: list[tuple[Owner, Path]], manager: str) -> bool:
+    """Whether all that clashes was set by `kubectl apply` before it applied on the server: then it goes on with its own."""
+    noted = (meta(old).get("annotations") or {}).get(LAST_APPLIED)
+    if manager != "kubectl" or not noted:
+        return False
+    try:
+        own = set(managed.owned(resource, json.loads(noted), ""))
+    except (ValueError, AttributeError, TypeError):
+        return False
+    return all(path in own for _, path in clashes)
 
 
 def _conflict(clashes: list[tuple[Owner, Path]]) -> StatusError:
@@ -135,8 +151,8 @@ def merge(type_: schema.Type, live: Any, wish: Any) -> Any:
 
 def _prune(type_: schema.Type, doc: Doc, gone: set[Path], kept: set[Path]) -> None:
     """Removes what the manager no longer wishes for and nobody else holds, in place."""
-    # Deepest first, so that a list's item goes after its fields.
-    for path in sorted(gone, key=len, reverse=True):
+    # Shallowest first: a list's item is found by its keys, so it must go before they do.
+    for path in sorted(gone, key=len):
         if path in kept or any(each[: len(path)] == path for each in kept):
             continue
         _remove(type_, doc, path, kept)

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 HISTORY_CHANGES = 4000
 HISTORY_SECONDS = 300.0
+FIRST_REVISION = 100  # above 0 and 1, which mean "any" and "long ago" in requests
 # After a crash, revisions that watchers saw but that never reached the disk must not be given out again.
 RESTART_GAP = 10_000
 
@@ -79,9 +80,9 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.objects: dict[str, dict[tuple[str, str], Entry]] = {}
-        self.revision = 1
+        self.revision = FIRST_REVISION
         self.history: deque[Change] = deque()
-        self.oldest = 1  # a watch may begin at this revision or later
+        self.oldest = FIRST_REVISION  # a watch may begin at this revision or later
         self.subscriptions: list[Subscription] = []
         self.owned: dict[str, set[tuple[str, str, str]]] = {}  # owner's uid -> (store key, namespace, name) of dependents
         self.by_uid: dict[str, tuple[str, str, str]] = {}
