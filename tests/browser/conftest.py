@@ -22,7 +22,7 @@ from tests.web.world import PASSWORD
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
-TIMEOUT = 60_000  # milliseconds; generous, for machines with other work to do
+TIMEOUT = int(os.environ.get("BROWSER_TIMEOUT", "60000"))  # milliseconds; generous, for machines with other work to do
 
 
 class Portal:

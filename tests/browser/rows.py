@@ -41,6 +41,13 @@ def main() -> None:
     def event(environment: str, kind: str, code: str, message: str) -> bool:
         return services.event_record(environment, kind, code, message)
 
+    def remove(environment: str) -> None:
+        """As when its owner deleted it and everything of it is gone."""
+        row = Environment.objects.get(pk=environment)
+        services.environment_delete(actor=row.owner, environment_id=row.pk, purge=True)
+        services.environment_move(row.pk, "deleting")
+        services.environment_move(row.pk, "deleted")
+
     def expire_sessions() -> None:
         from django.contrib.sessions.models import Session
 
@@ -53,6 +60,7 @@ def main() -> None:
         "move": move,
         "state": state,
         "event": event,
+        "remove": remove,
         "expire_sessions": expire_sessions,
     }
     for line in sys.stdin:
