@@ -1,16 +1,15 @@
-"""A process that competes with others for the same rows: `python -m tests.portal.domain.race MODE THREADS GO_FILE`.
+"""Processes and threads that compete for the same rows of the database in DATABASE_URL: `python -m tests.portal.domain.race`.
 
-Prints one word per thread. MODE: setup, request, storm, report.
+Prints, as JSON, what each thread of two competitions ended with, and the books after each.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import sys
 import threading
-import time
 import traceback
-from pathlib import Path
+from collections.abc import Callable
 
 import django
 
@@ -19,15 +18,15 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 from django.core.management import call_command  # noqa: E402
-from django.db import connection  # noqa: E402
+from django.db import connections  # noqa: E402
 
 from portal.celery import app  # noqa: E402
 from portal.domain import services  # noqa: E402
 from portal.domain.errors import Conflict, QuotaExceeded  # noqa: E402
-from portal.domain.models import Environment, Quota, Team, User  # noqa: E402
+from portal.domain.models import Environment, Quota, User  # noqa: E402
 from tests.portal.world import make_world  # noqa: E402
 
-FIT = 5
+PROCESSES, THREADS, FIT = 2, 8, 5
 # Nobody listens here, and waiting for a Redis that is not there would only make the competitors polite.
 app.conf.broker_url = "memory://"
 settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -37,7 +36,6 @@ def setup() -> None:
     call_command("migrate", verbosity=0)
     world = make_world()
     world.limit("cpu", FIT * 1000)
-    print("ready")
 
 
 def request(name: str) -> str:
@@ -72,41 +70,59 @@ def storm(name: str) -> str:
     return word
 
 
-def report() -> None:
-    team = Team.objects.get(slug="vision")
-    row = Quota.objects.get(team=team, user=None, resource="cpu")
+def report() -> dict[str, int]:
+    row = Quota.objects.get(team__slug="vision", user=None, resource="cpu")
     held = sum(reserved.get("cpu", 0) for reserved in Environment.objects.values_list("reserved", flat=True))
-    print(f"used={row.used} held={held} drifts={len(services.quota_recompute())}")
+    return {"used": row.used, "held": held, "drifts": len(services.quota_recompute())}
 
 
-def main(mode: str, threads: int, go: Path) -> None:
-    words: list[str] = [""] * threads
+def compete(verb: Callable[[str], str]) -> list[str]:
+    """Fork, start the threads of each process, let all loose together, and collect every thread's word."""
+    connections.close_all()  # a connection must not be shared by two processes
+    gate, opened = os.pipe()
+    pipes = []
+    for process in range(PROCESSES):
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.close(opened)
+            os.write(writer, " ".join(_threads(verb, process, gate)).encode())
+            os._exit(0)
+        os.close(writer)
+        pipes.append(reader)
+    os.close(opened)  # the gate is open: every reader sees the end of the pipe
+    words: list[str] = []
+    for reader in pipes:
+        with os.fdopen(reader) as stream:
+            words += stream.read().split()
+        os.wait()
+    os.close(gate)
+    return sorted(words)
 
-    def compete(index: int) -> None:
-        name = f"p{os.getpid()}-{index}"
-        while not go.exists():
-            time.sleep(0.005)
+
+def _threads(verb: Callable[[str], str], process: int, gate: int) -> list[str]:
+    words = [""] * THREADS
+    barrier = threading.Barrier(THREADS)
+
+    def run(index: int) -> None:
         try:
-            words[index] = {"request": request, "storm": storm}[mode](name)
+            if barrier.wait() == 0:
+                os.read(gate, 1)
+            barrier.wait()
+            words[index] = verb(f"p{process}-{index}")
         except Exception as error:
             traceback.print_exc()
             words[index] = type(error).__name__
         finally:
-            connection.close()
+            connections.close_all()
 
-    workers = [threading.Thread(target=compete, args=(index,)) for index in range(threads)]
-    for worker in workers:
-        worker.start()
-    print("waiting", flush=True)
-    for worker in workers:
-        worker.join()
-    print(" ".join(words), flush=True)
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return words
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "setup":
-        setup()
-    elif sys.argv[1] == "report":
-        report()
-    else:
-        main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    setup()
+    print(json.dumps([compete(request), report(), compete(storm), report()]))

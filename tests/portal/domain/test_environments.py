@@ -109,7 +109,7 @@ def test_a_flavor_that_no_node_can_ever_hold_is_refused_with_the_reason(world: W
     taint = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
     services.nodes_observed([node("gpu", cpu=64, gib=512, labels=labels, taints=[taint], devices={"nvidia.com/gpu": 8}, used_cpu=64, ready=False)])
     world.request(flavor="a100-1")  # full and not ready now, but it can hold one
-    with pytest.raises(ValidationError, match="kept for others by the taint nvidia.com/gpu"):
+    with pytest.raises(ValidationError, match=r"kept for others by the taint nvidia\.com/gpu"):
         world.request(flavor="cpu-small", name="plain")
 
 

@@ -43,8 +43,10 @@ def test_every_limit_in_the_way_is_named_at_once_and_a_users_limit_names_the_lea
         world.request()
     assert set(caught.value.errors) == {"memory", "environments"}
     assert caught.value.errors["environments"] == [
-        "alice in team vision may use 0 environments; 0 environments in use, and this needs 1 environment more. "
-        "The limit can be changed by lena (lead), admin (platform admin)."
+        (
+            "alice in team vision may use 0 environments; 0 environments in use, and this needs 1 environment more. "
+            "The limit can be changed by lena (lead), admin (platform admin)."
+        )
     ]
 
 
