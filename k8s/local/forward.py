@@ -7,6 +7,7 @@ import logging
 import random
 import socket
 from collections.abc import Callable
+from typing import cast
 
 log = logging.getLogger(__name__)
 Target = tuple[str, int]
@@ -22,8 +23,7 @@ class _Half(asyncio.Protocol):
         self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self.peer is not None and self.peer.transport is not None:
@@ -33,12 +33,12 @@ class _Half(asyncio.Protocol):
 
     def join(self, peer: _Half) -> None:
         self.peer, peer.peer = peer, self
-        assert peer.transport is not None
-        for data in self._waiting:
-            peer.transport.write(data)
+        if peer.transport is not None:
+            for data in self._waiting:
+                peer.transport.write(data)
+            if self._ended and peer.transport.can_write_eof():
+                peer.transport.write_eof()
         self._waiting = []
-        if self._ended and peer.transport.can_write_eof():
-            peer.transport.write_eof()
         if self.transport is not None:
             self.transport.resume_reading()
 
@@ -71,8 +71,7 @@ class _Front(_Half):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert self.transport is not None
-        self.transport.pause_reading()
+        cast(asyncio.Transport, transport).pause_reading()
         task = asyncio.create_task(self._connect())
         self.live.add(task)
         task.add_done_callback(self.live.discard)
@@ -86,8 +85,7 @@ class _Front(_Half):
             except (OSError, TimeoutError):
                 continue
             self.join(back)
-            if self.transport is None or self.transport.is_closing():
-                assert back.transport is not None
+            if back.transport is not None and (self.transport is None or self.transport.is_closing()):
                 back.transport.close()
             return
         if self.transport is not None:
@@ -144,5 +142,5 @@ class Forwarder:
         for task in self._servers.values():
             self._close(task)
         self._servers = {}
-        for task in self._connecting:
-            task.cancel()
+        for connecting in self._connecting:
+            connecting.cancel()

@@ -10,6 +10,7 @@ import platform
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +162,11 @@ class Nodes:
             if self.client.get("Node", None, spec.name) is None:
                 self.client.create("Node", wanted_doc)
             else:
-                self.client.modify("Node", None, spec.name, lambda doc, new=wanted_doc: self._renew(doc, new))
+                self.client.modify("Node", None, spec.name, partial(self._renew, wanted_doc))
             self._beat(spec)
 
     @staticmethod
-    def _renew(doc: Doc, new: Doc) -> None:
+    def _renew(new: Doc, doc: Doc) -> None:
         meta(doc).setdefault("labels", {}).update(new["metadata"]["labels"])
         meta(doc).setdefault("annotations", {}).update(new["metadata"]["annotations"])
         ours = {item["key"] for item in new["spec"].get("taints") or []}

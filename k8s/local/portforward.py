@@ -11,6 +11,7 @@ import contextlib
 import os
 import struct
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from starlette.websockets import WebSocket
 
@@ -25,7 +26,7 @@ _CHUNK = 32768
 async def forward_channels(socket: WebSocket, ip: str, ports: list[int]) -> None:
     """Channel 2n carries data of the n-th port, 2n+1 an error message."""
     writers: dict[int, asyncio.StreamWriter] = {}
-    tasks: list[asyncio.Task[None]] = []
+    tasks: list[asyncio.Future[Any]] = []
 
     async def pump(number: int, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
@@ -43,12 +44,12 @@ async def forward_channels(socket: WebSocket, ip: str, ports: list[int]) -> None
                 await socket.send_bytes(bytes([2 * number + 1]) + refusal(ip, port, error))
                 continue
             tasks.append(asyncio.create_task(pump(number, reader)))
-        receive = asyncio.create_task(_receive_channels(socket, writers))
+        receive: asyncio.Future[Any] = asyncio.ensure_future(_receive_channels(socket, writers))
         tasks.append(receive)
         pumps = tasks[:-1]
         if pumps:
             # Over when the client is gone, or when every connection has ended at the other side.
-            everything = asyncio.gather(*pumps, return_exceptions=True)
+            everything: asyncio.Future[Any] = asyncio.gather(*pumps, return_exceptions=True)
             await asyncio.wait([receive, everything], return_when=asyncio.FIRST_COMPLETED)
         if not receive.done():
             await socket.close()
@@ -118,15 +119,14 @@ class Tunnel:
 
     async def _take(self, kind: str, stream: int, value: object) -> None:
         if kind == "open":
-            assert isinstance(value, dict)
-            await self._open(stream, value)
+            await self._open(stream, cast(dict[str, str], value))
         elif kind == "data":
-            assert isinstance(value, bytes)
+            data = cast(bytes, value)
             pair = self.by_stream.get(stream)
             if pair is not None and pair.data == stream:
-                pair.incoming.put_nowait(value)
-            elif value:
-                await self.session.consumed(stream, len(value))
+                pair.incoming.put_nowait(data)
+            else:
+                await self.session.consumed(stream, len(data))
         elif kind in ("end", "reset"):
             pair = self.by_stream.get(stream)
             if pair is not None and pair.data == stream:

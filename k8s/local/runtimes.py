@@ -40,8 +40,7 @@ class Images:
         rows: list[tuple[tuple[str, ...], LocalRuntime]] = []
         for file in [path, _BUILT_IN] if path else [_BUILT_IN]:
             document = yaml.safe_load(file.read_text()) or {}
-            for row in document.get("runtimes") or []:
-                rows.append(_row(row, file))
+            rows += [_row(row, file) for row in document.get("runtimes") or []]
         return cls(rows)
 
     def find(self, image: str) -> LocalRuntime | None:

@@ -23,6 +23,7 @@ from .portforward import PORT_PROTOCOLS, TUNNEL_SAFE, forward_channels, forward_
 if TYPE_CHECKING:
     from .client import Client
     from .kubelet.manager import Kubelet
+    from .kubelet.process import Process
 
 _EXEC_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
 _PULL_REASONS = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
@@ -53,7 +54,7 @@ def choose_container(pod: Doc, wanted: str) -> str:
 def run_directory(pod: Doc, container: str, base: Path, *, previous: bool) -> Path:
     """Where the log of a container's current or previous run is. StatusError 400, in the kubelet's words, when there is none."""
     known = [*at(pod, "status.containerStatuses", []), *at(pod, "status.initContainerStatuses", [])]
-    found = next((item for item in known if item["name"] == container), {})
+    found: Doc = next((item for item in known if item["name"] == container), {})
     restarts = int(found.get("restartCount") or 0)
     if previous:
         directory = base / str(restarts - 1)
@@ -105,6 +106,16 @@ def routes(client: Client, kubelet: Kubelet) -> list[BaseRoute]:
     return found
 
 
+def running_process(kubelet: Kubelet, pod: Doc, container: str) -> Process:
+    """The process of a running container. StatusError when it does not run."""
+    if at(pod, "status.phase") in ("Succeeded", "Failed"):
+        raise bad_request(f"cannot exec in or attach to a container in a completed pod; current phase is {pod['status']['phase']}")
+    running = kubelet.process(pod, container)
+    if running is None or not running.alive:
+        raise StatusError(500, "InternalError", f'unable to upgrade connection: container not found ("{container}")')
+    return running
+
+
 async def _deny(socket: WebSocket, error: StatusError) -> None:
     await socket.send_denial_response(JSONResponse(error.status(), status_code=error.code))
 
@@ -123,11 +134,7 @@ async def _with_process(socket: WebSocket, client: Client, kubelet: Kubelet, wor
     try:
         pod = find_pod(client, params["namespace"], params["name"])
         container = choose_container(pod, socket.query_params.get("container", ""))
-        running = kubelet.process(pod, container)
-        if at(pod, "status.phase") in ("Succeeded", "Failed"):
-            raise bad_request(f"cannot exec in or attach to a container in a completed pod; current phase is {pod['status']['phase']}")
-        if running is None or not running.alive:
-            raise StatusError(500, "InternalError", f'unable to upgrade connection: container not found ("{container}")')
+        running = running_process(kubelet, pod, container)
         protocol = _protocol(socket, _EXEC_PROTOCOLS)
     except StatusError as error:
         await _deny(socket, error)
@@ -141,7 +148,7 @@ def _wants(socket: WebSocket, name: str) -> bool:
     return socket.query_params.get(name, "").lower() in ("1", "true")
 
 
-async def _execute(socket: WebSocket, running: Any, protocol: str) -> None:
+async def _execute(socket: WebSocket, running: Process, protocol: str) -> None:
     argv = socket.query_params.getlist("command")
     execution = Execution(
         running, argv, tty=_wants(socket, "tty"), stdin=_wants(socket, "stdin"), stdout=_wants(socket, "stdout"), stderr=_wants(socket, "stderr")
@@ -202,7 +209,7 @@ def exit_status(code: int) -> Doc:
     }
 
 
-async def _attach(socket: WebSocket, running: Any, protocol: str) -> None:
+async def _attach(socket: WebSocket, running: Process, protocol: str) -> None:
     """Output from now on; input does not reach a container here."""
 
     async def send() -> None:

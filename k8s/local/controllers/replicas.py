@@ -53,7 +53,8 @@ class ReplicaSets(Controller):
             wanted = int(document["spec"].get("replicas", 1))
             try:
                 for _ in range(min(max(0, wanted - len(pods)), _BURST)):
-                    pods.append(self.create_pod(document, pod_from(document, document["spec"]["template"])))
+                    made = self.create_pod(document, pod_from(document, document["spec"]["template"]))
+                    pods = [*pods, made]
                 for pod in sorted(pods, key=deletion_order)[: max(0, len(pods) - wanted)]:
                     self.delete_pod(document, pod)
                     pods.remove(pod)

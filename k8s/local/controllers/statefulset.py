@@ -119,9 +119,7 @@ class StatefulSets(Controller):
         if left:
             wait.append(left)
         revision = (meta(pod).get("labels") or {}).get(REVISION, "").rpartition("-")[2]
-        ordinal = ordinal_of(name, name_of(pod))
-        assert ordinal is not None
-        return Member(ordinal, name_of(pod), revision, left == 0.0, terminating(pod), ended(pod))
+        return Member(ordinal_of(name, name_of(pod)) or 0, name_of(pod), revision, left == 0.0, terminating(pod), ended(pod))
 
     def _create(self, document: Doc, ordinal: int, revision: str) -> None:
         name = f"{name_of(document)}-{ordinal}"

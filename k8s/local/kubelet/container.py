@@ -68,7 +68,7 @@ class Runner:
             return None
         self.container.restarts = attempts[0]
         known = [*at(self.worker.pod, "status.containerStatuses", []), *at(self.worker.pod, "status.initContainerStatuses", [])]
-        was = next((item for item in known if item["name"] == self.container.name), {})
+        was: Doc = next((item for item in known if item["name"] == self.container.name), {})
         self.container.last = was.get("lastState") or {}
         self.container.container_id, self.container.image_id = was.get("containerID", ""), was.get("imageID", "")
         directory = self.base / str(attempts[0])

@@ -12,11 +12,15 @@ import struct
 import subprocess
 import termios
 from collections.abc import AsyncIterator
+from typing import Any
 
-from k8s.local.kubelet.process import Process, session, wait_child
+from k8s.local.kubelet.process import Process, resolve, session, wait_child
 
 _DRAIN = 0.5  # seconds for output that is still to come when the command has ended
 _QUEUE = 64  # pieces of output that may wait for a slow client
+
+
+_REAPING: set[asyncio.Task[int]] = set()  # killed, not yet waited for
 
 
 class Execution:
@@ -25,7 +29,7 @@ class Execution:
         self.argv = argv
         self.tty = tty
         self.wants = (stdin, stdout, stderr)
-        self.child: subprocess.Popen[bytes] | None = None
+        self._child: subprocess.Popen[bytes] | None = None
         self._readers: dict[int, int] = {}  # fd -> channel
         self._input = -1
         self._queue: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
@@ -35,13 +39,13 @@ class Execution:
         stdin, stdout, stderr = self.wants
         if self.tty:
             master, slave = pty.openpty()
-            self.child = session(self.process, self.argv, tty=True, stdin=slave, stdout=slave, stderr=slave)
+            self._child = session(self.process, self.argv, tty=True, stdin=slave, stdout=slave, stderr=slave)
             os.close(slave)
             self._input = master if stdin else -1
             self._readers = {master: 1}
         else:
             given = subprocess.PIPE if stdin else subprocess.DEVNULL
-            self.child = session(
+            child = self._child = session(
                 self.process,
                 self.argv,
                 tty=False,
@@ -49,13 +53,13 @@ class Execution:
                 stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
                 stderr=subprocess.PIPE if stderr else subprocess.DEVNULL,
             )
-            for pipe, channel in ((self.child.stdout, 1), (self.child.stderr, 2)):
+            for pipe, channel in ((child.stdout, 1), (child.stderr, 2)):
                 if pipe is not None:
                     self._readers[os.dup(pipe.fileno())] = channel
                     pipe.close()
-            if self.child.stdin is not None:
-                self._input = os.dup(self.child.stdin.fileno())
-                self.child.stdin.close()
+            if child.stdin is not None:
+                self._input = os.dup(child.stdin.fileno())
+                child.stdin.close()
         loop = asyncio.get_running_loop()
         for fd in {*self._readers, self._input} - {-1}:
             os.set_blocking(fd, False)
@@ -82,11 +86,10 @@ class Execution:
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """(1 or 2, bytes) until the command has ended and its output is out."""
-        assert self.child is not None
-        ended = asyncio.create_task(wait_child(self.child))
+        ended: asyncio.Future[Any] = asyncio.ensure_future(self.wait())
         try:
             while self._readers or not self._queue.empty():
-                get = asyncio.create_task(self._queue.get())
+                get: asyncio.Future[Any] = asyncio.ensure_future(self._queue.get())
                 timeout = _DRAIN if ended.done() else None
                 await asyncio.wait([get] if ended.done() else [get, ended], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 if not get.done():
@@ -113,7 +116,7 @@ class Execution:
             except BlockingIOError:
                 ready: asyncio.Future[None] = loop.create_future()
                 fd = self._input
-                loop.add_writer(fd, lambda done=ready: done.done() or done.set_result(None))
+                loop.add_writer(fd, resolve, ready)
                 try:
                     await ready
                 finally:
@@ -138,14 +141,15 @@ class Execution:
                     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     async def wait(self) -> int:
-        assert self.child is not None
-        return await wait_child(self.child)
+        return await wait_child(self._child) if self._child is not None else 0
 
     def close(self) -> None:
         """Ends the command if it still runs, and gives everything back."""
-        if self.child is not None and self.child.poll() is None:
-            self.child.send_signal(signal.SIGKILL)
-            asyncio.get_running_loop().create_task(wait_child(self.child))
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(signal.SIGKILL)
+            reaped = asyncio.get_running_loop().create_task(wait_child(self._child))
+            _REAPING.add(reaped)
+            reaped.add_done_callback(_REAPING.discard)
         for fd in {*self._readers, self._input} - {-1}:
             asyncio.get_running_loop().remove_reader(fd)
             with contextlib.suppress(OSError):

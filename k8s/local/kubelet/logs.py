@@ -170,13 +170,17 @@ class Tail:
         self._files = []
 
 
+def _ended(directory: Path) -> bool:
+    return (directory / "exit.json").exists() or not directory.exists()
+
+
 async def stream(directory: Path, options: LogOptions) -> AsyncIterator[bytes]:
     """The log of one run, whose files are in `directory`; with `follow` until the container has ended."""
     formatter = Formatter(options)
     tail = Tail(directory / "log", options)
     try:
         while True:
-            over = not options.follow or (directory / "exit.json").exists() or not directory.exists()
+            over = not options.follow or _ended(directory)
             while data := tail.read():
                 if out := formatter.feed(data):
                     yield out

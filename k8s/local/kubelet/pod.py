@@ -253,14 +253,14 @@ class PodWorker:
         """Containers together, then sidecars in reverse; a deletion with a shorter grace period in between counts."""
         begun = time.monotonic()
         mains = [runner for runner in self.runners if runner.container.kind != "sidecar"]
-        work = asyncio.gather(*(runner.stop(grace) for runner in mains))
-        watch = asyncio.create_task(self._grace_shorter.wait())
+        work: asyncio.Future[Any] = asyncio.gather(*(runner.stop(grace) for runner in mains))
+        watch: asyncio.Future[Any] = asyncio.ensure_future(self._grace_shorter.wait())
         try:
             while not work.done():
                 await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
                 if watch.done() and not work.done():
                     self._grace_shorter.clear()
-                    watch = asyncio.create_task(self._grace_shorter.wait())
+                    watch = asyncio.ensure_future(self._grace_shorter.wait())
                     asyncio.get_running_loop().call_later(max(0.0, begun + self.grace - time.monotonic()), self._kill)
         finally:
             watch.cancel()
@@ -295,7 +295,8 @@ class PodWorker:
 
 
 def _containers(pod: Doc) -> list[Container]:
-    found = []
-    for spec in pod["spec"].get("initContainers") or []:
-        found.append(Container(spec, "sidecar" if spec.get("restartPolicy") == "Always" else "init", {"waiting": {"reason": "PodInitializing"}}))
-    return found + [Container(spec, "main") for spec in pod["spec"]["containers"]]
+    inits = [
+        Container(spec, "sidecar" if spec.get("restartPolicy") == "Always" else "init", {"waiting": {"reason": "PodInitializing"}})
+        for spec in pod["spec"].get("initContainers") or []
+    ]
+    return inits + [Container(spec, "main") for spec in pod["spec"]["containers"]]

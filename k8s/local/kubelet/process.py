@@ -119,20 +119,25 @@ class Process:
         return json.loads((self.directory / "spec.json").read_bytes())
 
 
+def resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 async def _ended(pid: int, alive: Callable[[], bool]) -> None:
     """Returns when a process has ended; `alive` tells whether the number still means the same process."""
     fd = -1
     with contextlib.suppress(OSError):  # gone already, or a kernel without pidfd
         fd = os.pidfd_open(pid)
     if fd < 0:
-        while alive():
+        while alive():  # noqa: ASYNC110 - nothing else tells it
             await asyncio.sleep(0.05)
         return
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
+    ended: asyncio.Future[None] = loop.create_future()
     try:
         if alive():
-            loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+            loop.add_reader(fd, resolve, ended)
             await ended
     finally:
         loop.remove_reader(fd)
@@ -141,9 +146,11 @@ async def _ended(pid: int, alive: Callable[[], bool]) -> None:
 
 async def wait_child(child: subprocess.Popen[bytes]) -> int:
     """The exit status of a child of this process."""
-    while (code := child.poll()) is None:
-        await _ended(child.pid, lambda: child.returncode is None)
-    return code
+    while True:
+        code = child.poll()
+        if code is not None:
+            return code
+        await _ended(child.pid, lambda: child.poll() is None)
 
 
 def read_exit(directory: Path) -> Exit | None:
@@ -161,22 +168,28 @@ async def start(spec: dict[str, Any]) -> Process:
     """Starts what `spec` says (see shim.container). StartError when its command cannot run."""
     directory = Path(spec["directory"])
     write_json(str(directory / "spec.json"), spec)
-    with open(directory / "spec.json", "rb") as given, open(directory / "shim.err", "wb") as errors:
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(SHIM), "run"], stdin=given, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, cwd="/", env={}
-        )
-    assert child.stdout is not None
-    answer = await _read_all(child.stdout)
+    child, pipe = _launch(directory)
+    answer = await _read_all(pipe)
     try:
         record = json.loads(answer)
     except ValueError:
         child.wait()
         raise StartError((directory / "shim.err").read_text(errors="replace")[-500:] or "the container's supervisor died") from None
     if "error" in record:
-        while child.poll() is None:
-            await asyncio.sleep(0.005)
+        await wait_child(child)
         raise StartError(record["error"])
     return Process(directory, record, child)
+
+
+def _launch(directory: Path) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """The shim, and the pipe on which it answers. Not by asyncio, whose child watcher takes a thread for each process."""
+    with open(directory / "spec.json", "rb") as given, open(directory / "shim.err", "wb") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(SHIM), "run"], stdin=given, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, cwd="/", env={}
+        )
+    if child.stdout is None:
+        raise StartError("no pipe to the container's supervisor")
+    return child, child.stdout
 
 
 async def _read_all(pipe: IO[bytes]) -> bytes:

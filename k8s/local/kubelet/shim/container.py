@@ -108,7 +108,7 @@ def become(spec: dict[str, Any], stdio: tuple[int, int, int], procs: list[int], 
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         os.umask(0o022)
         os.chdir(spec["cwd"])
-        os.execvpe(spec["argv"][0], spec["argv"], spec["env"])
+        os.execvpe(spec["argv"][0], spec["argv"], spec["env"])  # noqa: S606
     except OSError as error:
         with contextlib.suppress(OSError):
             os.write(report, json.dumps({"error": explain(error, spec["argv"], spec["cwd"]), "code": 128}).encode())
