@@ -70,8 +70,8 @@ class Api:
 class Browser:
     """A signed-in person: cookies of the portal and of the Hub, as a browser would hold them."""
 
-    def __init__(self, base: str, hub: str, user: str, password: str) -> None:
-        self.base, self.hub, self.user = base.rstrip("/"), hub.rstrip("/"), user
+    def __init__(self, base: str, user: str, password: str) -> None:
+        self.base, self.user = base.rstrip("/"), user
         self.http = httpx.Client(follow_redirects=True, timeout=30, trust_env=False)
         page = self.http.get(self.base + "/accounts/login/")
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
@@ -88,19 +88,19 @@ class Browser:
     def __exit__(self, *exc: object) -> None:
         self.http.close()
 
-    def open_notebook(self, hub_url: str) -> Notebook:
-        """Follow the one click to JupyterLab: the Hub asks the portal who this is and lets them in without a second form."""
-        answer = self.http.get(f"{self.hub}{hub_url}lab")
-        if answer.status_code != 200 or hub_url not in str(answer.url):
+    def open_notebook(self, url: str) -> Notebook:
+        """Follow the one click to JupyterLab at an environment's `url`: the Hub asks the portal who this is; there is no second form."""
+        answer = self.http.get(f"{url}lab")
+        if answer.status_code != 200 or not str(answer.url).startswith(url):
             raise StepFailed(f"JupyterLab did not open: {answer.url} answered {answer.status_code}")
-        return Notebook(self, hub_url)
+        return Notebook(self, url)
 
 
 class Notebook:
     """A running notebook server, reached through the Hub's proxy."""
 
-    def __init__(self, browser: Browser, hub_url: str) -> None:
-        self.http, self.url, self.path = browser.http, f"{browser.hub}{hub_url}", hub_url
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.http, self.url, self.path = browser.http, url, urlsplit(url).path
 
     def _headers(self) -> dict[str, str]:
         tokens = [cookie.value or "" for cookie in self.http.cookies.jar if cookie.name == "_xsrf" and self.path.startswith(cookie.path)]

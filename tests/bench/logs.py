@@ -42,13 +42,13 @@ def measure(folder: Path, runs: int) -> list[Row]:
     with (
         running(folder / "var") as stack,
         Api(stack.url, stack.token()) as api,
-        Browser(stack.url, stack.hub, "alice", stack.credentials()["alice"]) as browser,
+        Browser(stack.url, "alice", stack.credentials()["alice"]) as browser,
     ):
         make = {"flavor": "cpu-small", "team": "vision"}
         notebook = api.call("POST", "/environments", json={**make, "name": "speaker", "template": "notebook"})["id"]
         dask = api.call("POST", "/environments", json={**make, "name": "printer", "template": "dask", "params": {"workers": 1}})["id"]
         cluster = api.wait_state(dask, "running")
-        lab = browser.open_notebook(api.wait_state(notebook, "running")["hub_url"])
+        lab = browser.open_notebook(api.wait_state(notebook, "running")["url"])
         pod = next(replica["name"] for replica in cluster["replicas"] if replica["role"] == "scheduler")
         wait_until(
             lambda: "True" in lab.run("from pathlib import Path; p = Path('/etc/atelier/clusters.json'); print(p.exists() and 'printer' in p.read_text())"),

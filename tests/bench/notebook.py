@@ -82,7 +82,7 @@ def ours(stack: Stack, api: Api, browser: Browser, name: str) -> float:
     began = time.perf_counter()
     made = api.call("POST", "/environments", json={"name": name, "template": "notebook", "flavor": "cpu-small", "team": "vision"})
     found = api.wait_state(made["id"], "running")
-    wait_until(lambda: browser.http.get(f"{stack.hub}{found['hub_url']}api/status").status_code == 200, "the notebook")
+    wait_until(lambda: browser.http.get(f"{found['url']}api/status").status_code == 200, "the notebook")
     took = time.perf_counter() - began
     api.call("DELETE", f"/environments/{made['id']}", params={"purge": "true"})
     api.wait_state(made["id"], "deleted")
@@ -94,7 +94,7 @@ def measure(folder: Path, runs: int) -> list[Row]:
     with running(folder / "var") as stack:
         plain = PlainHub(folder / "plain")
         try:
-            with Api(stack.url, stack.token()) as api, Browser(stack.url, stack.hub, "alice", stack.credentials()["alice"]) as browser:
+            with Api(stack.url, stack.token()) as api, Browser(stack.url, "alice", stack.credentials()["alice"]) as browser:
                 for number in range(runs + 1):  # in turn, so that a drifting machine burdens both; the first pair only warms up
                     our_times.append(ours(stack, api, browser, f"bench-{number}"))
                     peer_times.append(plain.click_to_usable(f"bench-{number}"))

@@ -65,8 +65,8 @@ class Command(BaseCommand):
         if line is None:
             raise StepFailed("the notebook's log ended without a line")
         self._say("notebook", f"first log line: {line[:100]}")
-        with Browser(settings.PUBLIC_URL, settings.HUB_PUBLIC_URL, "alice", password) as browser:
-            lab = browser.open_notebook(found["hub_url"])
+        with Browser(settings.PUBLIC_URL, "alice", password) as browser:
+            lab = browser.open_notebook(found["url"])
             self._say("notebook", "JupyterLab opened, signed in once")
             self._expect(lab.run(CODE), "computed 332833500")
             dask = self._request(api, "demo-dask", "dask", {"workers": 2})

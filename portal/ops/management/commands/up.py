@@ -51,6 +51,30 @@ class LogPrinter(honcho.printer.Printer):
             super().write(message)
 
 
+class Manager(honcho.manager.Manager):
+    """Stops the queue last: a worker that cannot give its tasks back waits for the queue until it is killed."""
+
+    LAST = "redis"
+
+    def _killall(self, force: bool = False) -> None:
+        last = self._processes.get(self.LAST, {})
+        if force or "pid" not in last:
+            super()._killall(force=force)
+            return
+        hidden, self._processes = self._processes, {name: entry for name, entry in self._processes.items() if name != self.LAST}
+        try:
+            super()._killall()
+        finally:
+            self._processes = hidden
+        threading.Thread(target=self._stop_last, args=(last,), daemon=True).start()
+
+    def _stop_last(self, last: dict[str, Any]) -> None:
+        while any(entry.get("returncode") is None for name, entry in self._processes.items() if name != self.LAST and "pid" in entry):
+            time.sleep(0.05)
+        if last.get("returncode") is None:
+            self._procmgr.terminate(last["pid"])
+
+
 class Command(BaseCommand):
     help = "Start everything on this machine and print the portal's URL, a user and a password."
     requires_system_checks: list[str] = []
@@ -67,7 +91,7 @@ class Command(BaseCommand):
         names = list(processes.PROGRAMS) if settings.EMBEDDED_CLUSTER else list(REAL_CLUSTER_NAMES)
         printer = LogPrinter(settings.VAR_DIR / "log", verbose=verbose)
         honcho.manager.KILL_WAIT = STOP_SECONDS
-        manager = honcho.manager.Manager(printer)
+        manager = Manager(printer)
         self._add_processes(manager, names)
         failures: list[str] = []
         threading.Thread(target=self._bring_up, args=(manager, names, began, failures), daemon=True).start()
