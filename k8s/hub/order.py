@@ -84,7 +84,8 @@ def manifest(order: Order, env: Mapping[str, str]) -> dict[str, Any]:
     ]
     command = container.get("command") or []
     if command and command[0].rsplit("/", 1)[-1] == "jupyterhub-singleuser":
-        container["args"] = [*(container.get("args") or []), f"--HubOAuth.cache_max_age={CACHE_SECONDS}"]
+        # Restricted pods never run as root. The embedded cluster's do when it runs as root itself, and the server would refuse to.
+        container["args"] = [*(container.get("args") or []), f"--HubOAuth.cache_max_age={CACHE_SECONDS}", "--allow-root"]
     return pod
 
 

@@ -31,6 +31,14 @@ GRACE_SECONDS = 10
 NETWORK = (OSError, aiohttp.ClientError)  # what a request raises when nobody answers; timeouts are OSErrors
 
 
+class Refusal(SpawnException):
+    """A start that fails for a reason that people can read; the progress stream shows the bare words."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message, reason=reason)
+        self.jupyterhub_message = message
+
+
 class TirelessPodReflector(PodReflector):
     """KubeSpawner's reflector gives up after a minute without the API and stays dead; this one goes on."""
 
@@ -120,13 +128,13 @@ class PortalSpawner(KubeSpawner):
         try:
             return order.read(self.user_options, server=self.name, install=self.install_id)
         except order.BadOrder as error:
-            raise SpawnException(str(error), reason="order") from error
+            raise Refusal(str(error), reason="order") from error
 
     async def _start(self) -> str:
         """Create the pod and wait until its server answers. Returns its address.
 
         Unlike KubeSpawner's this does not wait for the pod to be Ready, which comes with the next round of the readiness probe: it
-        asks the server itself, many times a second. Raises SpawnException with words for people.
+        asks the server itself, many times a second. Raises Refusal with words for people.
         """
         ordered = self._order()
         self.namespace, self.pod_name, self.port = ordered.namespace, ordered.name, order.PORT
@@ -134,9 +142,9 @@ class PortalSpawner(KubeSpawner):
             await self._start_watching_pods()
             self._uid = await self._create(await self.get_pod_manifest())
         except ApiException as error:
-            raise SpawnException(_api_words(error), reason="api") from error
+            raise Refusal(_api_words(error), reason="api") from error
         except NETWORK as error:
-            raise SpawnException(f"The cluster's API does not answer: {type(error).__name__}", reason="api") from error
+            raise Refusal(f"The cluster's API does not answer: {type(error).__name__}", reason="api") from error
         # Stored now: should the Hub end before the server answers, its successor can find the pod.
         self.orm_spawner.state = self.get_state()
         self.db.commit()
@@ -161,7 +169,7 @@ class PortalSpawner(KubeSpawner):
             elif self._is_ours(present):
                 await self.stop(now=True)
             else:
-                raise SpawnException(f"A pod named {self.pod_name} that is not of this environment is in the way.", reason="conflict")
+                raise Refusal(f"A pod named {self.pod_name} that is not of this environment is in the way.", reason="conflict")
 
     async def _container_runs(self) -> str:
         """Wait for the notebook container to run; the pod's address. How long is bounded by `start_timeout`, which JupyterHub enforces."""
@@ -172,11 +180,11 @@ class PortalSpawner(KubeSpawner):
                 return host
             failed = trouble.failure(pod) if pod else None
             if failed and failed[1]:
-                raise SpawnException(failed[0], reason="pod")
+                raise Refusal(failed[0], reason="pod")
             if failed:
                 doubtful_since = doubtful_since or time.monotonic()
                 if time.monotonic() - doubtful_since > trouble.GRACE_SECONDS:
-                    raise SpawnException(failed[0], reason="pod")
+                    raise Refusal(failed[0], reason="pod")
             # A refused image goes ErrImagePull, then ImagePullBackOff, and for moments neither; only progress takes the doubt away.
             await asyncio.sleep(POLL_SECONDS)
 
@@ -195,9 +203,9 @@ class PortalSpawner(KubeSpawner):
                 pod = self._own_pod()
                 failed = trouble.failure(pod) if pod else None
                 if failed and failed[1]:
-                    raise SpawnException(failed[0], reason="pod")
+                    raise Refusal(failed[0], reason="pod")
                 if time.monotonic() > deadline:
-                    raise SpawnException(
+                    raise Refusal(
                         f"The notebook's container runs, but nothing answers at {url} after {self.http_timeout} s. Does its image listen on $(POD_IP):"
                         f"{order.PORT}, and may the Hub connect to it?",
                         reason="http",
@@ -275,7 +283,7 @@ class PortalSpawner(KubeSpawner):
     async def stop(self, now: bool = False) -> None:
         """Delete the pod and wait until it is gone. Volumes stay, and so does a pod of that name that is not ours.
 
-        Raises SpawnException when it is still there after DELETE_SECONDS.
+        Raises Refusal when it is still there after DELETE_SECONDS.
         """
         deadline = time.monotonic() + DELETE_SECONDS
         deleted = ""
@@ -295,7 +303,7 @@ class PortalSpawner(KubeSpawner):
                     return
                 self.log.warning("Cannot delete the pod %s: %s", self._key, _api_words(error) if isinstance(error, ApiException) else type(error).__name__)
                 await asyncio.sleep(1)
-        raise SpawnException(f"The pod {self._key} is still there {DELETE_SECONDS:.0f} s after it was deleted.", reason="stop")
+        raise Refusal(f"The pod {self._key} is still there {DELETE_SECONDS:.0f} s after it was deleted.", reason="stop")
 
     async def delete_forever(self) -> None:
         """The server is removed: its pod goes too if it ended by itself and is still listed. Volumes stay."""

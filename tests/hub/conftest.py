@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -114,7 +116,9 @@ class Site:
         """A request to the cluster's API as its administrator."""
         config = yaml.safe_load(Path(self.env["KUBECONFIG"]).read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        with httpx.Client(base_url=cluster["server"], headers={"Authorization": f"Bearer {user['token']}"}, timeout=30, trust_env=False) as client:
+        trust = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+        headers = {"Authorization": f"Bearer {user['token']}"}
+        with httpx.Client(base_url=cluster["server"], headers=headers, timeout=30, trust_env=False, verify=trust) as client:
             return client.request(method, path, **({} if body is None else {"json": body}), **kwargs)
 
     def user_token(self, name: str) -> str:

@@ -63,7 +63,7 @@ def test_the_pod_is_the_ordered_one_plus_the_hubs_variables() -> None:
         {"name": "JUPYTERHUB_SERVICE_URL", "value": "http://$(POD_IP):8888/user/alice/nb-6f1c2a3b/"},
         {"name": "JUPYTERHUB_USER", "value": "al$$(POD_IP)ice"},
     ]
-    container["args"] = ["--HubOAuth.cache_max_age=15"]
+    container["args"] = ["--HubOAuth.cache_max_age=15", "--allow-root"]
     assert made == expected
 
 

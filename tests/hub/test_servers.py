@@ -30,7 +30,7 @@ def ordered(name: str, owner: str = "alice", **changes: Any) -> tuple[str, dict[
             "name": "notebook",
             "replicas": 1,
             "image": "jupyterhub/singleuser:6.1",
-            "resources": Resources(cpu_millis=100, memory_bytes=2**29),
+            "resources": Resources(cpu_millis=500, memory_bytes=2**29),
             "command": ("jupyterhub-singleuser",),
             "ports": (Port(name="notebook", number=8888),),
             **changes,
