@@ -48,7 +48,18 @@
     const opener = event.target.closest("[data-dialog]");
     if (opener) {
       const dialog = document.getElementById(opener.dataset.dialog);
-      if (dialog && !dialog.open) dialog.showModal();
+      if (dialog && !dialog.open) {
+        dialog.showModal();
+        // the browser gives the focus back to the opener, unless a live refresh has replaced it meanwhile
+        dialog.addEventListener(
+          "close",
+          () => {
+            const again = document.getElementById(opener.id);
+            if (again && again !== opener) again.focus();
+          },
+          { once: true },
+        );
+      }
       return;
     }
     const closer = event.target.closest("[data-dialog-close]");
