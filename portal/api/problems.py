@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.db import Error as DatabaseError
-from django.db import OperationalError, transaction
+from django.db import OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -50,14 +50,7 @@ def problem(
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
-    """Exceptions of the domain, of DRF, and those nobody foresaw."""
-    response = _respond(error, context)
-    for alias in (connection for connection in ("default",) if transaction.get_connection(connection).in_atomic_block):
-        transaction.set_rollback(True, using=alias)
-    return response
-
-
-def _respond(error: Exception, context: dict[str, Any]) -> Response:
+    """Exceptions of the domain, of DRF, and those nobody foresaw. Transactions are the services': they have ended when one arrives here."""
     if isinstance(error, DomainError):
         return problem(error.status, error.code, error.detail, title=error.title, errors=error.errors)
     if isinstance(error, Http404):
