@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 from celery import Task
-from celery.signals import task_postrun, task_prerun
+from celery.signals import task_postrun, task_prerun, worker_process_init
 from django.conf import settings
 from django.utils import timezone
 
@@ -31,6 +31,21 @@ app.conf.beat_schedule = {
     "orphans": {"task": "workers.orphans", "schedule": 300.0, "options": {"expires": 600}},
     "teams": {"task": "workers.teams", "schedule": 300.0, "options": {"expires": 600}},
 }
+
+
+# A line for each task that came and went would be most of the log; what tasks do, they say themselves.
+for _name in ("celery.app.trace", "celery.worker.strategy"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+@worker_process_init.connect(weak=False)
+def _warm_up(**_: Any) -> None:
+    """Connect before the first request is waiting for it. Failing is fine: the first task connects then."""
+    try:
+        api.connect(settings.KUBECONFIG_PATH).get(api.NAMESPACES, "default")
+    except errors.ClusterError as error:
+        logger.info("not connected yet: error=%s", error)
+    hub.connect()
 
 
 @task_prerun.connect(weak=False)

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 Document = dict[str, Any]
 
+# Annotation of a namespace: digest of the team's spec when everything in it was last applied.
+_IN_LINE = f"{names.PREFIX}/team-in-line"
 _REMEMBER_SECONDS = 300.0
 _ACCOUNT_SECONDS = 15.0
 
@@ -53,6 +55,10 @@ def team_ensure(cluster: Cluster, team: Team, *, force: bool = False) -> TeamSpe
     spec = team_spec(team)
     if not force and _is_fresh(cluster, f"team/{spec.slug}", spec):
         return spec
+    found = None if force else cluster.get(api.NAMESPACES, spec.namespace)
+    if found and _in_line(found, spec):  # another worker did it
+        _remember(cluster, f"team/{spec.slug}", spec)
+        return spec
     made = cluster.apply(tenancy.namespace(spec))
     cluster.apply_all(tenancy.namespace_documents(spec))
     if not spec.hard:
@@ -60,9 +66,16 @@ def team_ensure(cluster: Cluster, team: Team, *, force: bool = False) -> TeamSpe
         if quota and quota["metadata"].get("labels", {}).get(names.INSTALL) == spec.install:
             cluster.delete(quota)
     _await_account(cluster, spec.namespace)
-    logger.info("team namespace in line: namespace=%s uid=%s", spec.namespace, made["metadata"]["uid"])
+    cluster.annotate(made, {_IN_LINE: _digest(spec)})
+    logger.info("team namespace in line: namespace=%s", spec.namespace)
     _remember(cluster, f"team/{spec.slug}", spec)
     return spec
+
+
+def _in_line(namespace: dict[str, Any], spec: TeamSpec) -> bool:
+    metadata = namespace["metadata"]
+    ours = metadata.get("labels", {}).get(names.INSTALL) == spec.install
+    return ours and not metadata.get("deletionTimestamp") and metadata.get("annotations", {}).get(_IN_LINE) == _digest(spec)
 
 
 def _await_account(cluster: Cluster, namespace: str) -> None:
