@@ -150,7 +150,7 @@ class Api:
                 options = await _delete_options(http, request)
                 doc, removed = self.objects.delete(resource, target.namespace, target.name, options, request)
                 if removed and resource.store_key not in _RETURN_DELETED:
-                    await self.store.durable()
+                    self.store.flush()
                     return _json(views.deleted(resource, doc))
                 return await self._written(resource, doc, view, 200, request)
         raise method_not_allowed()
@@ -162,7 +162,7 @@ class Api:
             entry = Entry(doc, int(meta(doc).get("resourceVersion") or 0))
         body = views.one(resource, entry, view)
         if not request.dry_run:
-            await self.store.durable()
+            self.store.flush()
         return Response(body, code, media_type=JSON)
 
     async def _object(self, http: HttpRequest, resource: Resource) -> Doc:
@@ -206,7 +206,7 @@ class Api:
                 raise forbidden("", "pods", name, f"the embedded cluster does not offer {target.subresource}")
             case _:
                 raise path_not_found()
-        await self.store.durable()
+        self.store.flush()
         return _json(answer, 201)
 
     async def _scale(self, http: HttpRequest, request: Request, target: Target) -> Response:
@@ -223,7 +223,7 @@ class Api:
         else:
             raise method_not_allowed()
         doc = subresources.rescale(self.objects, resource, old, given, request)
-        await self.store.durable()
+        self.store.flush()
         return _json(subresources.scale_of(resource, doc))
 
     # --- patches ---------------------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ class Api:
             except StatusError as error:
                 if error.code != 404:
                     raise
-        await self.store.durable()
+        self.store.flush()
         return Response(views.many(target.resource, entries, view, {"resourceVersion": revision}), media_type=JSON)
 
 

@@ -28,7 +28,7 @@ class Client:
         return self.store.get(self.kinds.named(kind).store_key, namespace or "", name)
 
     def list(self, kind: str, namespace: str | None = None, *, labels: Mapping[str, str] | None = None) -> list[Doc]:
-        found = self.store.list(self.kinds.named(kind).store_key, namespace)
+        found = self.store.docs(self.kinds.named(kind).store_key, namespace)
         return [doc for doc in found if matches(doc, labels)] if labels else found
 
     def create(self, kind: str, obj: Doc) -> Doc:

@@ -33,12 +33,12 @@ class Housekeeper:
         self._spaces: set[str] = set()
         self._woken = asyncio.Event()
         self._subscription = self.store.subscribe(None, self._noticed)
-        for doc in self.store.list("customresourcedefinitions.apiextensions.k8s.io"):
+        for doc in self.store.docs("customresourcedefinitions.apiextensions.k8s.io"):
             self._define(doc)
         for key, table in self.store.objects.items():
             for place in table:
                 self._due[key, *place] = None
-        self._quotas |= {namespace_of(each) for each in self.store.list("resourcequotas")}
+        self._quotas |= {namespace_of(each) for each in self.store.docs("resourcequotas")}
         self._woken.set()
 
     async def run(self) -> None:
@@ -112,9 +112,11 @@ class Housekeeper:
             parent = self.store.get("namespaces", "", space)
             if parent is not None and meta(parent).get("deletionTimestamp"):
                 self._spaces.add(space)
-            if key == "resourcequotas" or self.store.objects.get("resourcequotas"):
-                if key != "resourcequotas" or change.previous is None or change.previous.get("spec") != doc.get("spec"):
-                    self._quotas.add(space)
+            own = key == "resourcequotas"
+            if own and (change.previous is None or change.previous.get("spec") != doc.get("spec")):
+                self._quotas.add(space)
+            elif not own and any(place[0] == space for place in self.store.objects.get("resourcequotas", ())):
+                self._quotas.add(space)
         self._woken.set()
 
     def _claims_of(self, pod: Doc) -> None:
@@ -215,7 +217,7 @@ class Housekeeper:
         self.client.objects.modify(resource, namespace_of(doc), name_of(doc), drop)
 
     def _release_claim(self, resource: Resource, claim: Doc) -> None:
-        for pod in self.store.list("pods", namespace_of(claim)):
+        for pod in self.store.docs("pods", namespace_of(claim)):
             used = {at(volume, "persistentVolumeClaim.claimName") for volume in at(pod, "spec.volumes", [])}
             if name_of(claim) in used and at(pod, "status.phase") not in {"Succeeded", "Failed"} and pod["spec"].get("nodeName"):
                 return
@@ -229,7 +231,7 @@ class Housekeeper:
             namespaces.empty(self.client, space)
 
     def _quota_status(self, space: str) -> None:
-        for each in self.store.list("resourcequotas", space):
+        for each in self.store.docs("resourcequotas", space):
             status = quota.status(self.store, each)
 
             def change(new: Doc, status: Doc = status) -> None:
@@ -249,10 +251,10 @@ class Housekeeper:
         name = name_of(crd)
         if meta(crd).get("deletionTimestamp"):
             custom = self.client.kinds.stored(name)
-            for doc in self.store.list(name):
+            for doc in self.store.docs(name):
                 if custom is not None and not meta(doc).get("deletionTimestamp"):
                     self._delete(custom, doc, "Background")
-            if not self.store.list(name):
+            if not self.store.docs(name):
                 self._unblock(resource, crd, CUSTOM_CLEANUP)
             return
 
@@ -261,7 +263,10 @@ class Housekeeper:
                 new["metadata"]["finalizers"].append(CUSTOM_CLEANUP)
             had = {each["type"] for each in at(new, "status.conditions", [])}
             conditions = list(at(new, "status.conditions", []))
-            for kind, reason, message in (("NamesAccepted", "NoConflicts", "no conflicts found"), ("Established", "InitialNamesAccepted", "the initial names have been accepted")):
+            for kind, reason, message in (
+                ("NamesAccepted", "NoConflicts", "no conflicts found"),
+                ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+            ):
                 if kind not in had:
                     conditions.append({"type": kind, "status": "True", "lastTransitionTime": now(), "reason": reason, "message": message})
             stored = [each["name"] for each in spec["versions"] if each.get("storage")]

@@ -19,7 +19,10 @@ Path = tuple[str, ...]
 
 # Keys of list items that may be left out, and what they then are.
 _KEY_DEFAULTS = {"protocol": "TCP"}
-_NEVER_OWNED = {"name", "namespace", "uid", "creationTimestamp", "resourceVersion", "generation", "managedFields", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"}
+_NEVER_OWNED = {
+    "name", "namespace", "uid", "creationTimestamp", "resourceVersion", "generation", "managedFields", "selfLink", "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+}  # fmt: skip
 
 
 @dataclass
@@ -149,13 +152,13 @@ def _flat(tree: Doc, path: Path = ()) -> Iterator[Path]:
 
 def read(entries: Any) -> list[Owner]:
     """The owners that managedFields lists; what is malformed is left out."""
-    found = []
-    for each in entries or ():
-        if each.get("manager") is not None and isinstance(each.get("fieldsV1"), dict):
-            found.append(
-                Owner(each["manager"], each.get("operation", "Update"), each.get("apiVersion", ""), each.get("subresource", ""), each.get("time", ""), set(_flat(each["fieldsV1"])))
-            )
-    return found
+
+    def one(each: Doc) -> Owner:
+        found = Owner(each["manager"], each.get("operation", "Update"), each.get("apiVersion", ""), each.get("subresource", ""), each.get("time", ""))
+        found.paths = set(_flat(each["fieldsV1"]))
+        return found
+
+    return [one(each) for each in entries or () if each.get("manager") is not None and isinstance(each.get("fieldsV1"), dict)]
 
 
 def write(owners: Iterable[Owner]) -> list[Doc]:
@@ -196,7 +199,8 @@ def on_write(resource: Resource, doc: Doc, old: Doc | None, manager: str, subres
     if not changed and not removed:
         return
     found = read(given)
-    mine = next((each for each in found if (each.manager, each.operation, each.subresource, each.api_version) == (manager, "Update", subresource, resource.api_version)), None)
+    wanted = (manager, "Update", subresource, resource.api_version)
+    mine = next((each for each in found if (each.manager, each.operation, each.subresource, each.api_version) == wanted), None)
     if mine is None:
         mine = Owner(manager, "Update", resource.api_version, subresource)
         found.append(mine)

@@ -105,7 +105,7 @@ def labels(found: Mapping[str, str], field: str) -> Iterator[Cause]:
             yield invalid_value(field, text, why)
 
 
-def annotations(found: Mapping[str, str], field: str) -> Iterator[Cause]:
+def annotation_keys(found: Mapping[str, str], field: str) -> Iterator[Cause]:
     total = 0
     for key, text in found.items():
         total += len(key) + len(text)

@@ -50,7 +50,7 @@ def empty(client: Client, namespace: Doc) -> bool:
     for resource in client.kinds.stored_all():
         if not resource.namespaced:
             continue
-        for doc in client.store.list(resource.store_key, name):
+        for doc in client.store.docs(resource.store_key, name):
             if not meta(doc).get("deletionTimestamp"):
                 try:
                     client.objects.delete(resource, name, name_of(doc), {"propagationPolicy": "Background"}, Request(inside=True))

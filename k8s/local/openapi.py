@@ -17,8 +17,8 @@ from .kinds import Kinds, Resource
 
 _SCALARS: dict[str, Doc] = {
     "string": {"type": "string"}, "bool": {"type": "boolean"}, "int": {"type": "integer", "format": "int32"}, "number": {"type": "number", "format": "double"},
-    "bytes": {"type": "string", "format": "byte"}, "time": {"type": "string", "format": "date-time"}, "microtime": {"type": "string", "format": "date-time"},
-    "any": {"type": "object"},
+    "bytes": {"type": "string", "format": "byte"}, "time": {"type": "string", "format": "date-time"},
+    "microtime": {"type": "string", "format": "date-time"}, "any": {"type": "object"},
 }  # fmt: skip
 _QUERY = ("dryRun", "fieldManager", "fieldValidation")
 
@@ -31,7 +31,11 @@ def respond(kinds: Kinds, parts: list[str], accept: str) -> Response:
     if parts == ["openapi", "v3"]:
         return Response(_index(kinds, kinds.generation), media_type="application/json")
     if len(parts) >= 3 and parts[:2] == ["openapi", "v3"]:
-        group, version = ("", parts[3]) if parts[2] == "api" and len(parts) == 4 else (parts[3], parts[4]) if parts[2] == "apis" and len(parts) == 5 else ("", "")
+        group, version = "", ""
+        if parts[2] == "api" and len(parts) == 4:
+            version = parts[3]
+        elif parts[2] == "apis" and len(parts) == 5:
+            group, version = parts[3:]
         if version in dict(groups(kinds)).get(group, ()):
             return Response(_v3(kinds, kinds.generation, group, version), media_type="application/json")
     raise path_not_found()
@@ -121,10 +125,9 @@ def _paths(kinds: Iterable[Resource], *, v3: bool, prefix: str) -> Doc:
 
 
 def _operation(resource: Resource, verb: str, reference: Doc, *, v3: bool) -> Doc:
-    kind = {"schema": {"type": "string"}} if v3 else {"type": "string"}
-    parameters = [{"name": each, "in": "query", **({"uniqueItems": True} if not v3 else {}), **kind} for each in _QUERY] if verb in {"post", "put", "patch"} else []
-    if verb == "delete":
-        parameters = [{"name": "dryRun", "in": "query", **kind}]
+    kind: Doc = {"schema": {"type": "string"}} if v3 else {"type": "string"}
+    named = {"post": _QUERY, "put": _QUERY, "patch": _QUERY, "delete": ("dryRun",)}.get(verb, ())
+    parameters = [{"name": each, "in": "query", **kind} for each in named]
     answer = {"description": "OK", "content": {"application/json": {"schema": reference}}} if v3 else {"description": "OK", "schema": reference}
     return {
         "operationId": f"{verb}{resource.group.title().replace('.', '')}{resource.version.title()}{resource.kind}",

@@ -203,8 +203,5 @@ def _ordered(items: list[Any], order: list[Any], key: str) -> list[Any]:
         return item.get(key) if key and isinstance(item, dict) else item
 
     named = sorted((each for each in items if identity(each) in wanted), key=lambda each: wanted.index(identity(each)))
-    result: list[Any] = []
     queue = iter(named)
-    for item in items:
-        result.append(item if identity(item) not in wanted else next(queue))
-    return result
+    return [item if identity(item) not in wanted else next(queue) for item in items]

@@ -28,7 +28,9 @@ SCALARS = {
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON": "any",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps": "any",
 }
-ALSO = ("Scale", "Eviction", "Binding", "DeleteOptions", "Status", "SelfSubjectAccessReview", "SelfSubjectRulesReview", "SelfSubjectReview", "SubjectAccessReview")
+ALSO = (
+    "Scale", "Eviction", "Binding", "DeleteOptions", "Status", "SelfSubjectAccessReview", "SelfSubjectRulesReview", "SelfSubjectReview", "SubjectAccessReview",
+)  # fmt: skip
 
 
 def short(name: str) -> str:
@@ -52,7 +54,7 @@ def _kind_of(spec: dict[str, Any]) -> str:
 
 def build() -> dict[str, Any]:
     definitions = source()
-    preferred = {}
+    preferred: dict[str, str] = {}
     for name in definitions:
         if any(f".{version}." in name for version in ("v1alpha1", "v1alpha2", "v1alpha3", "v1beta1", "v1beta2", "v2")):
             continue

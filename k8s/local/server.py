@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import importlib
 import logging
 import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,7 +20,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import certs, namespaces
+from . import certs, namespaces, runtime, streams
 from .api import Api
 from .client import Client
 from .documents import encode
@@ -38,14 +37,6 @@ log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 # What a real API server shows to anybody, too.
 OPEN_PATHS = {"/healthz", "/livez", "/readyz", "/version"}
-
-
-class Runtime(Protocol):
-    """The half that runs pods."""
-
-    kubelet: Any
-
-    async def stop(self, *, kill_pods: bool) -> None: ...
 
 
 class TokenGate:
@@ -92,7 +83,7 @@ class Cluster:
         self.certificates = certs.ensure(options.state_dir / "pki")
         self.token = token(options.state_dir / "token")
         self.api = Api(self.objects, self.stopping)
-        self.runtime: Runtime | None = None
+        self.runtime: runtime.Runtime | None = None
 
     def app(self, extra: list[BaseRoute]) -> ASGIApp:
         async def health(http: HttpRequest) -> Response:
@@ -112,7 +103,7 @@ class Cluster:
         authority = self.certificates.authority.read_text()
         keeper = Housekeeper(self.client, authority)
         namespaces.seed(self.client, authority)
-        task = asyncio.create_task(keeper.run(), name="housekeeping")
+        tasks = [asyncio.create_task(keeper.run(), name="housekeeping"), asyncio.create_task(self.store.checkpointing(), name="checkpoints")]
         try:
             yield await self._start_runtime()
         finally:
@@ -123,24 +114,15 @@ class Cluster:
                 except TimeoutError:
                     log.warning("pods did not stop in time")
             keeper.close()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await self.store.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.store.close()
             self._lock.close()
 
     async def _start_runtime(self) -> list[BaseRoute]:
-        try:
-            runtime = importlib.import_module("k8s.local.runtime")
-            streams = importlib.import_module("k8s.local.streams")
-        except ModuleNotFoundError as error:
-            if error.name not in {"k8s.local.runtime", "k8s.local.streams"}:
-                raise
-            log.warning("no runtime: pods are stored but not run")
-            return []
         self.runtime = await runtime.start(self.client, self.options)
-        assert self.runtime is not None  # noqa: S101
-        routes: list[BaseRoute] = streams.routes(self.client, self.runtime.kubelet)
-        return routes
+        return streams.routes(self.client, self.runtime.kubelet)
 
 
 def listen(port: int) -> socket.socket:
@@ -174,7 +156,7 @@ async def serve(options: Options, kubeconfig: Path) -> None:
         serving = asyncio.create_task(server.serve(sockets=[sock]), name="http")
         stopped = asyncio.create_task(cluster.stopping.wait())
         try:
-            while not server.started and not serving.done():
+            while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.01)
             write_kubeconfig(kubeconfig, f"https://{HOST}:{sock.getsockname()[1]}", cluster.certificates.authority, cluster.token)
             cluster.ready = True

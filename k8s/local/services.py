@@ -24,7 +24,7 @@ class Addresses:
         self._ports: dict[int, str] = {}
         # Anywhere: two clusters on one machine share its loopback addresses.
         self._next = 1 + secrets.randbelow(SERVICE_RANGE.num_addresses - 2)
-        for doc in store.list("services"):
+        for doc in store.docs("services"):
             self._note(doc)
 
     def assign(self, resource: Resource, doc: Doc, old: Doc | None, *, dry_run: bool) -> None:

@@ -1,4 +1,4 @@
-"""Where objects live: in memory, with every change written to SQLite in groups and handed to those who watch.
+"""Where objects live: in memory, with every change written to SQLite (in groups where nobody waits) and handed to those who watch.
 
 Documents in the store are never changed in place: a write puts a new document there, so readers may keep what they got.
 """
@@ -26,6 +26,8 @@ HISTORY_SECONDS = 300.0
 FIRST_REVISION = 100  # above 0 and 1, which mean "any" and "long ago" in requests
 # After a crash, revisions that watchers saw but that never reached the disk must not be given out again.
 RESTART_GAP = 10_000
+FLUSH_SECONDS = 0.02  # for writes that no request waits for
+CHECKPOINT_SECONDS = 5.0
 
 
 class Entry:
@@ -76,7 +78,7 @@ class Subscription:
 
 
 class Store:
-    """Single-threaded (the event loop's); only the disk is written from another thread."""
+    """Single-threaded: the event loop's own."""
 
     def __init__(self, path: Path) -> None:
         self.objects: dict[str, dict[tuple[str, str], Entry]] = {}
@@ -87,8 +89,9 @@ class Store:
         self.owned: dict[str, set[tuple[str, str, str]]] = {}  # owner's uid -> (store key, namespace, name) of dependents
         self.by_uid: dict[str, tuple[str, str, str]] = {}
         self._pending: list[tuple[str, str, str, Entry | None]] = []
-        self._flush: asyncio.Task[None] | None = None
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._timer: asyncio.TimerHandle | None = None
+        self._path = path
+        self._db = sqlite3.connect(path, isolation_level=None)
         self._open()
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -105,7 +108,7 @@ class Store:
             if not namespace or space == namespace:
                 yield entry
 
-    def list(self, store_key: str, namespace: str | None = None) -> list[Doc]:
+    def docs(self, store_key: str, namespace: str | None = None) -> list[Doc]:
         return [entry.doc for entry in self.entries(store_key, namespace)]
 
     # --- writing ---------------------------------------------------------------------------------------------------
@@ -159,9 +162,9 @@ class Store:
         while len(self.history) > HISTORY_CHANGES or self.history[0].at < change.at - HISTORY_SECONDS:
             self.oldest = self.history.popleft().revision
         self._pending.append((change.store_key, *place, entry))
-        if self._flush is None:
-            with contextlib.suppress(RuntimeError):  # no loop yet: `durable` or `close` writes it
-                self._flush = asyncio.get_running_loop().create_task(self._flushing())
+        if self._timer is None:
+            with contextlib.suppress(RuntimeError):  # no loop yet: `flush` or `close` writes it
+                self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
         for subscription in list(self.subscriptions):
             if subscription.keys is None or change.store_key in subscription.keys:
                 subscription.receive(change)
@@ -185,9 +188,9 @@ class Store:
         # WAL without full sync: a killed process loses nothing that was committed; only a power cut may lose the last moments.
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS objects (kind TEXT, namespace TEXT, name TEXT, revision INTEGER, body BLOB, PRIMARY KEY (kind, namespace, name)) WITHOUT ROWID"
-        )
+        self._db.execute("PRAGMA wal_autocheckpoint=0")
+        columns = "kind TEXT, namespace TEXT, name TEXT, revision INTEGER, body BLOB, PRIMARY KEY (kind, namespace, name)"
+        self._db.execute(f"CREATE TABLE IF NOT EXISTS objects ({columns}) WITHOUT ROWID")
         self._db.execute("CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER)")
         for kind, namespace, name, revision, body in self._db.execute("SELECT kind, namespace, name, revision, body FROM objects"):
             doc = json.loads(body)
@@ -198,42 +201,40 @@ class Store:
             self.revision = row[0] + RESTART_GAP
         self.oldest = self.revision
 
-    async def durable(self) -> None:
-        """Returns when everything written so far is on the disk."""
-        while self._pending or self._flush:
-            if self._flush is None:
-                self._flush = asyncio.get_running_loop().create_task(self._flushing())
-            await asyncio.shield(self._flush)
-
-    async def _flushing(self) -> None:
-        try:
-            while self._pending:
-                batch, self._pending = self._pending, []
-                revision = self.revision
-                rows = [(kind, namespace, name, entry) for kind, namespace, name, entry in batch]
-                for *_, entry in rows:
-                    if entry is not None:
-                        _ = entry.body  # encoded here: the writer thread must not touch documents
-                await asyncio.to_thread(self._write, rows, revision)
-        finally:
-            self._flush = None
-
-    def _write(self, rows: list[tuple[str, str, str, Entry | None]], revision: int) -> None:
+    def flush(self) -> None:
+        """Returns when everything written so far would survive the end of this process. sqlite3.Error when the disk refuses."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._pending:
+            return
         self._db.execute("BEGIN")
         try:
-            for kind, namespace, name, entry in rows:
+            for kind, namespace, name, entry in self._pending:
                 if entry is None:
                     self._db.execute("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", (kind, namespace, name))
                 else:
                     self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", (kind, namespace, name, entry.revision, entry.body))
-            self._db.execute("INSERT OR REPLACE INTO counter VALUES (1, ?)", (revision,))
+            self._db.execute("INSERT OR REPLACE INTO counter VALUES (1, ?)", (self.revision,))
             self._db.execute("COMMIT")
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
+        self._pending.clear()
 
-    async def close(self) -> None:
-        await self.durable()
+    async def checkpointing(self) -> None:
+        """Moves the write-ahead log into the database now and then, in a thread: only this waits for the disk."""
+        while True:
+            await asyncio.sleep(CHECKPOINT_SECONDS)
+            await asyncio.to_thread(self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        with contextlib.closing(sqlite3.connect(self._path)) as db:
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        self.flush()
         self._db.close()
 
 

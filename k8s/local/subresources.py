@@ -78,7 +78,7 @@ def evict(objects: Objects, namespace: str, name: str, given: Any, request: Requ
     """Deletes a pod unless a PodDisruptionBudget forbids it just now (429)."""
     pods = objects.kinds.named("Pod")
     pod = objects.live(pods, namespace, name)
-    for budget in objects.store.list("poddisruptionbudgets.policy", namespace):
+    for budget in objects.store.docs("poddisruptionbudgets.policy", namespace):
         if matches_selector(at(budget, "spec.selector"), meta(pod).get("labels") or {}) and _ready(pod) and _allowed(objects, budget) < 1:
             cause = {"reason": "DisruptionBudget", "message": f"The disruption budget {name_of(budget)} does not allow evicting this pod now"}
             raise StatusError(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.", {"causes": [cause]})
@@ -95,7 +95,7 @@ def _ready(pod: Doc) -> bool:
 
 def _allowed(objects: Objects, budget: Doc) -> int:
     """How many pods of a budget may go now, counted afresh."""
-    pods = [each for each in objects.store.list("pods", namespace_of(budget)) if matches_selector(at(budget, "spec.selector"), meta(each).get("labels") or {})]
+    pods = [each for each in objects.store.docs("pods", namespace_of(budget)) if matches_selector(at(budget, "spec.selector"), meta(each).get("labels") or {})]
     healthy = sum(_ready(each) and not meta(each).get("deletionTimestamp") for each in pods)
     spec = budget["spec"]
     if spec.get("minAvailable") is not None:

@@ -268,8 +268,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 
 def _custom(resource: Resource) -> tuple[Column, ...]:
     columns: list[Column] = [_NAME]
-    for each in (resource.custom or {}).get("additionalPrinterColumns") or ():
-        columns.append((each["name"], each.get("type", "string"), each.get("priority", 0), _json_path(each["jsonPath"], each.get("type", "string"))))
+    declared = (resource.custom or {}).get("additionalPrinterColumns") or ()
+    columns += [(each["name"], each.get("type", "string"), each.get("priority", 0), _json_path(each["jsonPath"], each.get("type", "string"))) for each in declared]
     return tuple(columns) if len(columns) > 1 else (_NAME, _AGE)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .documents import Doc, encode
 from .errors import StatusError, gone
@@ -75,7 +76,7 @@ def _first(store: Store, watch: Watch) -> list[Change]:
     return store.since(key, watch.since)
 
 
-async def _live(store: Store, watch: Watch, queue: asyncio.Queue[Change], stopped: asyncio.Future[object]) -> AsyncIterator[bytes]:
+async def _live(store: Store, watch: Watch, queue: asyncio.Queue[Change], stopped: asyncio.Future[Any]) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + watch.seconds
     marked = loop.time()
@@ -106,7 +107,7 @@ async def _live(store: Store, watch: Watch, queue: asyncio.Queue[Change], stoppe
             return
 
 
-async def _next(queue: asyncio.Queue[Change], stopped: asyncio.Future[object], seconds: float) -> Change | None:
+async def _next(queue: asyncio.Queue[Change], stopped: asyncio.Future[Any], seconds: float) -> Change | None:
     """The next change; None when the server stops. TimeoutError when neither comes in time."""
     getter = asyncio.ensure_future(queue.get())
     try:

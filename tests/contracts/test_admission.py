@@ -48,7 +48,7 @@ def test_a_quota_on_cpu_wants_every_container_to_say_what_it_needs(http: Http, n
 
 
 def test_a_quota_counts_objects_claims_and_devices(http: Http, namespace: str) -> None:
-    quota(http, namespace, count__secrets="1", requests_storage="10Gi", persistentvolumeclaims="5", **{"requests_nvidia_com__gpu": "1"})
+    quota(http, namespace, count__secrets="1", requests_storage="10Gi", persistentvolumeclaims="5", requests_nvidia_com__gpu="1")
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
     assert http("POST", space(namespace, "secrets"), secret).code == 201
     answer = http("POST", space(namespace, "secrets"), {**secret, "metadata": {"name": "t"}})

@@ -14,7 +14,7 @@ ANNOTATION = "kubernetes.io/limit-ranger"
 
 
 def fill(store: Store, pod: Doc) -> None:
-    for limit_range in store.list("limitranges", namespace_of(pod)):
+    for limit_range in store.docs("limitranges", namespace_of(pod)):
         for item in at(limit_range, "spec.limits", []):
             if item.get("type") == "Container":
                 _fill_containers(pod, item)
@@ -41,7 +41,7 @@ def check(store: Store, resource: Resource, doc: Doc, old: Doc | None) -> None:
     if resource.key not in {"pods", "persistentvolumeclaims"} or (old is not None and resource.key == "pods"):
         return
     found: list[str] = []
-    for limit_range in store.list("limitranges", namespace_of(doc)):
+    for limit_range in store.docs("limitranges", namespace_of(doc)):
         for item in at(limit_range, "spec.limits", []):
             kind = item.get("type")
             if kind == "Container" and resource.key == "pods":

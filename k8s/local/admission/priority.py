@@ -22,7 +22,7 @@ def fill(store: Store, pod: Doc) -> None:
             raise forbidden("", "pods", name_of(pod), f"no PriorityClass with name {name} was found")
         value, policy = int(found.get("value", 0)), found.get("preemptionPolicy", policy)
     else:
-        standard = [each for each in store.list("priorityclasses.scheduling.k8s.io") if each.get("globalDefault")]
+        standard = [each for each in store.docs("priorityclasses.scheduling.k8s.io") if each.get("globalDefault")]
         if standard:
             lowest = min(standard, key=lambda each: int(each.get("value", 0)))
             spec["priorityClassName"] = name_of(lowest)

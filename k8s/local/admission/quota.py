@@ -93,7 +93,7 @@ def total(store: Store, quota: Doc, without: tuple[str, str] = ("", "")) -> Amou
     hard = at(quota, "spec.hard", {})
     found: Amounts = dict.fromkeys(hard, _ZERO)
     for key in _stored_kinds(store, hard):
-        for doc in store.list(key, namespace_of(quota)):
+        for doc in store.docs(key, namespace_of(quota)):
             if (key, name_of(doc)) == without:
                 continue
             resource = _as_resource(key)
@@ -127,7 +127,7 @@ def _as_resource(key: str) -> Resource:
 
 def check(store: Store, resource: Resource, doc: Doc, old: Doc | None) -> None:
     """403 when the object would overshoot a quota of its namespace."""
-    for quota in store.list("resourcequotas", namespace_of(doc)) if resource.namespaced else ():
+    for quota in store.docs("resourcequotas", namespace_of(doc)) if resource.namespaced else ():
         hard = at(quota, "spec.hard", {})
         wanted = {key: value for key, value in usage(resource, doc).items() if key in hard}
         if not _in_scope(quota, resource, doc):
@@ -155,9 +155,9 @@ def _must_specify(quota: Doc, pod: Doc) -> None:
         resources = container.get("resources") or {}
         for key in at(quota, "spec.hard", {}):
             field, _, name = key.rpartition(".")
-            if name in _COMPUTE - {"ephemeral-storage"} and field in {"", "requests", "limits"}:
-                if name not in (resources.get(field or "requests") or {}):
-                    lacking.setdefault(key, []).append(container.get("name", ""))
+            asked = name in {"cpu", "memory"} and field in {"", "requests", "limits"}
+            if asked and name not in (resources.get(field or "requests") or {}):
+                lacking.setdefault(key, []).append(container.get("name", ""))
     if lacking:
         text = "; ".join(f"{key} for: {','.join(sorted(lacking[key]))}" for key in sorted(lacking))
         raise forbidden("", "pods", name_of(pod), f"failed quota: {name_of(quota)}: must specify {text}")
@@ -168,7 +168,7 @@ def _text(amounts: dict[str, Any], hard: dict[str, str]) -> str:
 
 
 def _shown(amount: Any, like: str) -> str:
-    return amount if isinstance(amount, str) else quantity.write(amount, binary=quantity.is_binary(like) or amount % 1024 == 0 and amount >= 1024 * 1024)
+    return amount if isinstance(amount, str) else quantity.write(amount, binary=quantity.is_binary(like) or (amount >= 1024 * 1024 and amount % 1024 == 0))
 
 
 def status(store: Store, quota: Doc) -> Doc:
@@ -179,7 +179,7 @@ def status(store: Store, quota: Doc) -> Doc:
 
 def charge(store: Store, resource: Resource, doc: Doc, old: Doc | None) -> None:
     """Adds an object that is about to be stored to the shown use, so that a reader right after the write sees it."""
-    for quota in store.list("resourcequotas", namespace_of(doc)) if resource.namespaced and resource.store_key != "events" else ():
+    for quota in store.docs("resourcequotas", namespace_of(doc)) if resource.namespaced and resource.store_key != "events" else ():
         hard = at(quota, "spec.hard", {})
         mine = {key: value for key, value in usage(resource, doc).items() if key in hard and value}
         if not mine or not _in_scope(quota, resource, doc):

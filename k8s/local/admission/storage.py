@@ -16,7 +16,7 @@ def default_class(store: Store, claim: Doc) -> None:
         finalizers.append(IN_USE)
     if "storageClassName" in spec or "volume.beta.kubernetes.io/storage-class" in (meta(claim).get("annotations") or {}):
         return
-    defaults = [each for each in store.list("storageclasses.storage.k8s.io") if (meta(each).get("annotations") or {}).get(DEFAULT) == "true"]
+    defaults = [each for each in store.docs("storageclasses.storage.k8s.io") if (meta(each).get("annotations") or {}).get(DEFAULT) == "true"]
     if defaults:
         # The newest wins, as it does in a real cluster.
         spec["storageClassName"] = name_of(max(defaults, key=lambda each: (meta(each)["creationTimestamp"], int(meta(each)["resourceVersion"]))))

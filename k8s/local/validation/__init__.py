@@ -106,7 +106,7 @@ def _metadata(resource: Resource, doc: Doc) -> Iterator[Cause]:
         for why in names.label(metadata.get("namespace", "")):
             yield invalid_value("metadata.namespace", metadata.get("namespace"), why)
     yield from names.labels(metadata.get("labels") or {}, "metadata.labels")
-    yield from names.annotations(metadata.get("annotations") or {}, "metadata.annotations")
+    yield from names.annotation_keys(metadata.get("annotations") or {}, "metadata.annotations")
     controllers = 0
     for index, owner in enumerate(metadata.get("ownerReferences") or ()):
         for key in ("apiVersion", "kind", "name", "uid"):

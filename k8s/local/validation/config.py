@@ -72,7 +72,8 @@ def quota(doc: Doc) -> Iterator[Cause]:
         number = quantity.parse(value)
         if number < 0:
             yield invalid_value(at, value, "must be greater than or equal to 0")
-        counted = key in {"pods", "services", "configmaps", "secrets", "persistentvolumeclaims"} or key.startswith("count/") or key.startswith("requests.") and "/" in key
+        counted = key in {"pods", "services", "configmaps", "secrets", "persistentvolumeclaims"} or key.startswith("count/")
+        counted = counted or (key.startswith("requests.") and "/" in key)
         if counted and number != number.to_integral_value():
             yield invalid_value(at, value, "must be an integer")
 

@@ -57,10 +57,10 @@ def spec(found: Doc, path: str) -> Iterator[Cause]:
     for index, container in enumerate(containers):
         for number, port in enumerate(container.get("ports") or ()):
             if port.get("hostPort"):
-                key = (port["hostPort"], port.get("protocol"), port.get("hostIP"))
-                if key in ports:
+                place = (port["hostPort"], port.get("protocol"), port.get("hostIP"))
+                if place in ports:
                     yield duplicate(f"{path}.containers[{index}].ports[{number}].hostPort", f"{port.get('protocol')}//{port['hostPort']}")
-                ports.add(key)
+                ports.add(place)
     yield from _choices(found, path)
     yield from names.labels(found.get("nodeSelector") or {}, f"{path}.nodeSelector")
     yield from _tolerations(found.get("tolerations") or (), f"{path}.tolerations")
@@ -192,7 +192,10 @@ def _env(found: Iterable[Doc], path: str) -> Iterator[Cause]:
             yield from _field_ref(source["fieldRef"], f"{at}.valueFrom.fieldRef", _ENV_FIELDS)
 
 
-_ENV_FIELDS = ("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs")
+_ENV_FIELDS = (
+    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP",
+    "status.podIPs",
+)  # fmt: skip
 _VOLUME_FIELDS = ("metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid")
 
 

@@ -45,7 +45,7 @@ def _template(spec: Doc, restart: tuple[str, ...]) -> Iterator[Cause]:
         return
     metadata = template.get("metadata") or {}
     yield from names.labels(metadata.get("labels") or {}, "spec.template.labels")
-    yield from names.annotations(metadata.get("annotations") or {}, "spec.template.annotations")
+    yield from names.annotation_keys(metadata.get("annotations") or {}, "spec.template.annotations")
     yield from pods.spec(template["spec"], "spec.template.spec")
     policy = template["spec"].get("restartPolicy")
     if policy in {"Always", "OnFailure", "Never"} and policy not in restart:
@@ -65,8 +65,7 @@ def statefulset(doc: Doc) -> Iterator[Cause]:
         spec = {**spec, "template": {**template, "spec": pod}}
     yield from _common(spec)
     for index, claim in enumerate(claims):
-        for cause in storage.claim_spec(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{index}].spec"):
-            yield cause
+        yield from storage.claim_spec(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{index}].spec")
     if spec.get("podManagementPolicy") not in {"OrderedReady", "Parallel"}:
         yield invalid_value("spec.podManagementPolicy", spec.get("podManagementPolicy"), 'must be "OrderedReady" or "Parallel"')
     kind = at(spec, "updateStrategy.type")
