@@ -72,7 +72,7 @@ class Browser:
 
     def __init__(self, base: str, user: str, password: str) -> None:
         self.base, self.user = base.rstrip("/"), user
-        self.http = httpx.Client(follow_redirects=True, timeout=30, trust_env=False)
+        self.http = httpx.Client(follow_redirects=True, timeout=60, trust_env=False)
         page = self.http.get(self.base + "/accounts/login/")
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
         if not token:
@@ -128,7 +128,7 @@ class Notebook:
         message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell", "buffers": []}
         printed: list[str] = []
         deadline = time.monotonic() + timeout
-        with connect(address, additional_headers={"Cookie": request.headers["cookie"]}, max_size=None, proxy=None) as socket:
+        with connect(address, additional_headers={"Cookie": request.headers["cookie"]}, max_size=None, open_timeout=60, proxy=None) as socket:
             socket.send(json.dumps(message))
             while True:
                 reply = json.loads(socket.recv(timeout=max(0.1, deadline - time.monotonic())))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from k8s.cluster import Cluster
 
+from k8s.cluster import Cluster
 from k8s.names import ENVIRONMENT
 from portal.ops.client import Api
 from tests.stack import running, wait_until

@@ -111,7 +111,6 @@ class Command(BaseCommand):
 
     def _check_nothing_left(self, identifiers: list[str]) -> None:
         from k8s.cluster import Cluster
-
         from k8s.names import ENVIRONMENT
 
         cluster = Cluster(settings.KUBECONFIG_PATH)
