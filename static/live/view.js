@@ -14,6 +14,7 @@
       this.box = root.querySelector("[data-logs-view]");
       this.jump = root.querySelector("[data-logs-jump]");
       this.count = root.querySelector("[data-logs-count]");
+      this.rows = this.box.appendChild(element("div"));
       this.lines = [];
       this.pending = [];
       this.names = new Set();
@@ -27,6 +28,8 @@
       this.lastTop = 0;
       this.onfollow = () => {};
       this.box.addEventListener("scroll", () => this.scrolled(), { passive: true });
+      // a block gets its true height only when it comes into sight: the bottom moves after we went there
+      new ResizeObserver(() => this.following && this.settle()).observe(this.rows);
       this.jump.addEventListener("click", () => {
         this.follow(true);
         this.box.focus({ preventScroll: true });
@@ -37,9 +40,10 @@
       this.lines = [];
       this.pending = [];
       this.names.clear();
-      this.box.replaceChildren();
+      this.rows.replaceChildren();
       this.current = null;
       this.dropped = false;
+      if (this.rows.previousElementSibling) this.rows.previousElementSibling.remove();
       this.follow(true);
       this.showCount();
     }
@@ -67,11 +71,11 @@
 
     flush() {
       const batch = this.pending.splice(0, LINES_PER_FRAME);
-      let block = this.box.lastElementChild;
+      let block = this.rows.lastElementChild;
       for (const line of batch) {
         if (!block || block.childElementCount >= BLOCK_LINES) {
           block = element("div", "logs-block");
-          this.box.append(block);
+          this.rows.append(block);
         }
         if (line.replica && !line.note) this.name(line.replica);
         this.draw(line);
@@ -93,17 +97,13 @@
     }
 
     trim() {
-      while (this.lines.length > MAX_LINES && this.box.childElementCount > 1) {
-        const first = this.box.firstElementChild;
+      while (this.lines.length > MAX_LINES && this.rows.childElementCount > 1) {
+        const first = this.rows.firstElementChild;
         this.lines.splice(0, first.childElementCount);
         first.remove();
         this.dropped = true;
       }
-      if (this.dropped && !this.box.querySelector(":scope > .logs-older")) {
-        const note = element("div", "logs-line logs-note logs-older", this.say("older"));
-        this.box.prepend(note);
-        this.lines.unshift({ note: true, plain: "", node: note, hits: [] });
-      }
+      if (this.dropped && this.rows.previousElementSibling === null) this.rows.before(element("div", "logs-line logs-note logs-older", this.say("older")));
     }
 
     draw(line) {
