@@ -33,7 +33,9 @@ def test_a_cluster_lives_from_request_to_deletion(world: World, alice: Any) -> N
     }
     services.environment_observe(environment.pk, observed)
     seen = alice("GET", address).json()
-    assert seen["replicas"] == [{"name": "dk-worker-0", "role": "worker", "state": "running", "ready": True}]
+    (replica,) = seen["replicas"]
+    assert (replica["name"], replica["role"], replica["state"], replica["ready"], replica["node"]) == ("dk-worker-0", "worker", "running", True, None)
+    assert "extra" not in replica
     assert (seen["endpoints"][0]["url"], seen["steps"][0]["key"], seen["snippet"]) == ("tcp://h:8786", "ready", "Client()")
 
     assert alice("PATCH", address, {"workers": 4, "expires_in": "2h"}).json()["workers"] == 4

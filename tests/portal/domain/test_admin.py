@@ -1,0 +1,93 @@
+"""Django admin goes through the services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from portal.domain.lifecycle import Desired
+from portal.domain.models import Environment, Membership, Quota, Team, Template
+from tests.portal.world import World
+
+
+@pytest.fixture
+def browser(world: World, settings: Any) -> Client:
+    settings.STORAGES = settings.STORAGES | {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
+    client = Client()
+    client.force_login(world.admin)
+    return client
+
+
+PAGES = ["team", "membership", "quota", "user", "environment", "volume", "node", "template", "flavor", "accelerator"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_for_admins_and_for_nobody_else(browser: Client, world: World, page: str) -> None:
+    environment = world.running()
+    assert browser.get(f"/admin/domain/{page}/").status_code == 200
+    if page == "environment":
+        assert b"Requested from template notebook" in browser.get(f"/admin/domain/environment/{environment.pk}/change/").content
+    for outsider in (world.charlie, world.lena):
+        other = Client()
+        other.force_login(outsider)
+        assert other.get(f"/admin/domain/{page}/").status_code == 302
+
+
+def test_a_limit_is_set_and_use_is_kept(browser: Client, world: World) -> None:
+    world.request()
+    row = Quota.objects.get(team=world.vision, user=None, resource="cpu")
+    assert browser.post(f"/admin/domain/quota/{row.pk}/change/", {"limit": "2000"}).status_code == 302
+    row.refresh_from_db()
+    assert (row.limit, row.used) == (2000, 1000)
+    assert browser.post(f"/admin/domain/quota/{row.pk}/change/", {"limit": "-1"}).status_code == 200
+    row.refresh_from_db()
+    assert row.limit == 2000
+    add = {"team": world.vision.pk, "user": world.bob.pk, "resource": "cpu", "limit": "1"}
+    assert b"is not in team vision" in browser.post("/admin/domain/quota/add/", add).content
+    assert browser.post("/admin/domain/quota/add/", add | {"user": world.alice.pk, "resource": "accelerator:nvidia-gpu"}).status_code == 302
+    assert Quota.objects.get(team=world.vision, user=world.alice, resource="accelerator:nvidia-gpu").limit == 1
+
+
+def test_a_new_team_has_its_quota_rows_and_a_bad_slug_is_refused(browser: Client) -> None:
+    assert browser.post("/admin/domain/team/add/", {"slug": "Robots!", "name": "R"}).status_code == 200
+    assert browser.post("/admin/domain/team/add/", {"slug": "robots", "name": "R"}).status_code == 302
+    assert Team.objects.get(slug="robots").quotas.filter(resource="accelerator:nvidia-gpu", limit=0).exists()
+
+
+def test_taking_a_member_out_stops_what_it_runs(browser: Client, world: World) -> None:
+    environment = world.running()
+    row = Membership.objects.get(user=world.alice)
+    assert browser.post(f"/admin/domain/membership/{row.pk}/delete/", {"post": "yes"}).status_code == 302
+    environment.refresh_from_db()
+    assert environment.desired == Desired.STOPPED
+
+
+def test_taking_away_active_deactivates_the_account(browser: Client, world: World) -> None:
+    environment = world.running()
+    form = {"username": "alice", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    assert browser.post(f"/admin/domain/user/{world.alice.pk}/change/", form).status_code == 302
+    world.alice.refresh_from_db()
+    environment.refresh_from_db()
+    assert not world.alice.is_active
+    assert environment.reason == "OwnerDeactivated"
+
+
+def test_an_environment_cannot_be_changed_or_deleted_there(browser: Client, world: World) -> None:
+    environment = world.running()
+    assert browser.post(f"/admin/domain/environment/{environment.pk}/change/", {"state": "deleted"}).status_code == 403
+    assert browser.post(f"/admin/domain/environment/{environment.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert Environment.objects.get().state == "running"
+
+
+def test_a_template_is_held_to_the_rules_of_its_file(browser: Client) -> None:
+    import json
+
+    template = Template.objects.get(slug="dask")
+    broken = template.spec | {"roles": []}
+    address = f"/admin/domain/template/{template.pk}/change/"
+    assert b"roles:" in browser.post(address, {"enabled": "on", "spec": json.dumps(broken)}).content
+    assert browser.post(address, {"enabled": "on", "spec": json.dumps(template.spec | {"position": 7})}).status_code == 302
+    template.refresh_from_db()
+    assert template.position == 7
