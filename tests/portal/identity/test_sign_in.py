@@ -157,3 +157,12 @@ def test_an_unknown_language_is_not_stored(client: Client, alice: User) -> None:
     client.post("/accounts/language/", {"language": "<b>"})
     alice.refresh_from_db()
     assert alice.language == ""
+
+
+def test_too_many_tries_from_one_address_get_a_page_that_says_so(client: Client, alice: User, settings) -> None:
+    settings.ACCOUNT_RATE_LIMITS = {"login": "1/m/ip"}
+    sign_in(client, password="wrong")
+    answer = sign_in(client)
+    assert answer.status_code == 429
+    assert b"Too many tries" in answer.content
+    assert "_auth_user_id" not in client.session
