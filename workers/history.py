@@ -21,6 +21,7 @@ Object = Mapping[str, Any]
 
 # Said by other lines already, or of no use to a person.
 _UNTOLD = frozenset({"Created", "SuccessfulCreate", "SuccessfulDelete", "WaitForFirstConsumer", "ExternalProvisioning", "Provisioning"})
+_UNHEALTHY_FROM = 8  # every process fails its readiness probe while it starts
 _NORMAL_PER_MINUTE = 60
 _PATIENCE_SECONDS = 5.0  # an event may be heard of before its object
 
@@ -45,6 +46,8 @@ def line(event: Object) -> Line | None:
     if not warning and reason in _UNTOLD:
         return None
     count = (event.get("series") or {}).get("count") or event.get("count") or 1
+    if reason == "Unhealthy" and count < _UNHEALTHY_FROM:
+        return None
     about = event.get("involvedObject", {})
     times = f" ({count} times)" if count > 1 else ""
     return Line(
