@@ -44,7 +44,11 @@ class Client:
         old = self.store.get(resource.store_key, namespace or "", name)
         if old is None:
             return None
-        new = clone(old)
+        if subresource == "status":
+            # `change` touches nothing else, so nothing else is copied.
+            new = {**old, "metadata": clone(old["metadata"]), "status": clone(old.get("status") or {})}
+        else:
+            new = clone(old)
         change(new)
         if new == old:
             return old

@@ -125,6 +125,9 @@ class Objects:
 
     def update(self, resource: Resource, namespace: str, name: str, given: Doc, request: Request, *, subresource: str = "") -> Doc:
         old = self.live(resource, namespace, name)
+        if subresource == "status":
+            # Nothing else is taken over, so nothing else need be looked at: status is what is written most.
+            given = {key: given[key] for key in ("metadata", "status") if key in given}
         doc = schema.clean(resource, given, request.field_validation, request.warnings)
         self._place(resource, namespace, doc)
         self._same_object(resource, old, doc, name)
@@ -137,12 +140,14 @@ class Objects:
         if was.get("deletionTimestamp"):
             fresh = set(metadata.get("finalizers") or ()) - set(was.get("finalizers") or ())
             if fresh:
-                detail = f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{', '.join(map(repr, sorted(fresh)))}}}"
-                self._refuse_invalid(resource, doc, [invalid_value("metadata.finalizers", sorted(fresh), detail.replace("'", '"'))])
+                listed = ", ".join(f'"{each}"' for each in sorted(fresh))
+                detail = f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{listed}}}"
+                self._refuse_invalid(resource, doc, [invalid_value("metadata.finalizers", sorted(fresh), detail)])
         if subresource == "status":
-            doc = {**clone(old), "status": doc.get("status") or {}} if "status" in doc else {k: v for k, v in clone(old).items() if k != "status"}
-            if given.get("metadata", {}).get("managedFields") is not None:
-                doc["metadata"]["managedFields"] = clone(given["metadata"]["managedFields"])
+            status = {"status": doc["status"]} if "status" in doc else {}
+            owners = {"managedFields": doc["metadata"]["managedFields"]} if "managedFields" in doc["metadata"] else {}
+            doc = {**{key: value for key, value in old.items() if key != "status"}, "metadata": {**was, **owners}, **status}
+            metadata = doc["metadata"]
             self._refuse_invalid(resource, doc, validation.on_status(resource, doc, old))
         else:
             if resource.status:

@@ -44,7 +44,7 @@ def _requirement(key: str, operator: str, values: Any, labels: Mapping[str, str]
 # --- labelSelector= --------------------------------------------------------------------------------------------------
 
 _PARTS = re.compile(
-    r"\s*(?:(?P<absent>!)\s*(?P<nokey>[^\s,=!()]+)|(?P<key>[^\s,=!()]+)\s*(?:(?P<eq>==|=|!=)\s*(?P<value>[^\s,()=!]*)"
+    r"\s*(?:(?P<absent>!)\s*(?P<nokey>[^\s,=!()<>]+)|(?P<key>[^\s,=!()<>]+)\s*(?:(?P<eq>==|=|!=)\s*(?P<value>[^\s,()=!]*)"
     r"|(?P<cmp>[<>])\s*(?P<bound>-?\d+)|\s(?P<in>in|notin)\s*\((?P<values>[^()]*)\))?)\s*(?:,|$)"
 )
 _KEY_OK = re.compile(r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$")
