@@ -90,8 +90,8 @@ def read_kubeconfig(path: Path) -> Access:
             token=user.get("token") or "",
             token_file=path.parent / user["tokenFile"] if user.get("tokenFile") else None,
         )
-    except FileNotFoundError as error:
-        raise errors.Unreachable(f"cannot read the kubeconfig: {error.filename} is absent") from error
+    except OSError as error:  # absent, unreadable, or not a certificate (ssl.SSLError is an OSError)
+        raise errors.Unreachable(f"cannot read the kubeconfig {path}: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
         raise errors.Unreachable(f"the kubeconfig {path} is incomplete: {error!r}") from error
 
