@@ -51,16 +51,12 @@ class Jobs(Controller):
         if verdict:
             for pod in active:
                 self.delete_pod(document, pod)
-            self._finish(
-                document, "Failed", *verdict, succeeded=len(succeeded), failed=len(failures) + (len(active) if verdict[0] != "DeadlineExceeded" else 0)
-            )
+            self._finish(document, "Failed", *verdict, done=succeeded, failed=len(failures) + (len(active) if verdict[0] != "DeadlineExceeded" else 0))
             return 0.05
         if self._complete(document["spec"], len(succeeded), active):
             for pod in active:
                 self.delete_pod(document, pod)
-            self._finish(
-                document, "Complete", "CompletionsReached", "Reached expected number of succeeded pods", succeeded=len(succeeded), failed=len(failures)
-            )
+            self._finish(document, "Complete", "CompletionsReached", "Reached expected number of succeeded pods", done=succeeded, failed=len(failures))
             self.client.event(document, "Normal", "Completed", "Job completed", self.component)
             return 0.05
         delay = self._adjust(document, active, succeeded, failures)
@@ -147,7 +143,7 @@ class Jobs(Controller):
             },
         )
 
-    def _finish(self, document: Doc, kind: str, reason: str, message: str, *, succeeded: int, failed: int) -> None:
+    def _finish(self, document: Doc, kind: str, reason: str, message: str, *, done: list[Doc], failed: int) -> None:
         first = "SuccessCriteriaMet" if kind == "Complete" else "FailureTarget"
         conditions = condition(at(document, "status.conditions", []), first, "True", reason, message)
         conditions = condition(conditions, kind, "True", reason, message)
@@ -156,11 +152,12 @@ class Jobs(Controller):
             {
                 "active": None,
                 "ready": 0,
-                "succeeded": succeeded or None,
+                "succeeded": len(done) or None,
                 "failed": failed or None,
                 "terminating": 0,
                 "completionTime": now() if kind == "Complete" else None,
                 "startTime": at(document, "status.startTime") or now(),
+                "completedIndexes": _indexes(done) if document["spec"].get("completionMode") == "Indexed" else None,
                 "conditions": conditions,
             },
         )

@@ -192,9 +192,9 @@ class Deployments(Controller):
         if have < replicas and total < limit.most:
             self._scale(document, new, min(replicas, have + limit.most - total))
         # Old pods that are not available may always go; others as many as there are new ones to spare.
-        spare = at(new, "status.availableReplicas", 0) + sum(at(item, "status.availableReplicas", 0) for item in active) - limit.least
+        spare = sum(map(_available, [new, *active])) - limit.least
         for item in sorted(active, key=lambda each: meta(each)["creationTimestamp"]):
-            size, ready = int(item["spec"]["replicas"]), int(at(item, "status.availableReplicas", 0))
+            size, ready = int(item["spec"]["replicas"]), _available(item)
             gone = min(size, max(0, size - ready) + max(0, min(spare, ready)))
             spare -= max(0, gone - (size - ready))
             if gone:
@@ -248,6 +248,11 @@ class Deployments(Controller):
                 "conditions": conditions,
             },
         )
+
+
+def _available(item: Doc) -> int:
+    """Pods to count on: a set that was just told to shrink still reports those that are about to go."""
+    return min(int(at(item, "status.availableReplicas", 0)), int(item["spec"].get("replicas") or 0))
 
 
 def _last_revision(sets: list[Doc]) -> int:

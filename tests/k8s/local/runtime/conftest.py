@@ -62,7 +62,7 @@ class World:
         self.keeper.close()
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
-        await self.store.close()
+        self.store.close()
 
     def pod(self, name: str, namespace: str = "default") -> dict[str, Any]:
         return self.client.get("Pod", namespace, name) or {}
