@@ -233,7 +233,7 @@ class Api:
         resource, space, name = target.resource, target.namespace, target.name
         if kind == "application/apply-patch+yaml":
             if not http.query_params.get("fieldManager"):
-                raise bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
+                raise bad_request('PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch')
             if not isinstance(body, dict):
                 raise bad_request("error decoding YAML: the body is not an object")
             return apply.apply(self.objects, resource, space, name, body, request, subresource=subresource, force=_flag(http, "force"))
@@ -289,7 +289,9 @@ class Api:
         if token:
             revision, after = _continued(token)
             if revision < self.store.oldest:
-                raise gone("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.")
+                raise gone(
+                    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter."
+                )
             metadata["resourceVersion"] = str(revision)
             entries = [each for each in entries if (namespace_of(each.doc), name_of(each.doc)) > after]
         if limit.isdigit() and 0 < int(limit) < len(entries):

@@ -64,9 +64,7 @@ def _config(resource: Resource, namespace: str, name: str, given: Doc, request: 
     return config
 
 
-def _settle(
-    resource: Resource, old: Doc, merged: Doc, wish: set[Path], others: list[Owner], subresource: str, *, manager: str, force: bool
-) -> None:
+def _settle(resource: Resource, old: Doc, merged: Doc, wish: set[Path], others: list[Owner], subresource: str, *, manager: str, force: bool) -> None:
     """Takes the fields that change from their owners, or refuses."""
     was, new = managed.owned(resource, old, subresource), managed.owned(resource, merged, subresource)
     # A field that another holds with the same value is held together.
@@ -98,7 +96,7 @@ def _conflict(clashes: list[tuple[Owner, Path]]) -> StatusError:
     by_owner: dict[str, list[str]] = {}
     causes = []
     for owner, path in clashes:
-        word = f'conflict with "{owner.manager}"' + (f" with subresource \"{owner.subresource}\"" if owner.subresource else "") + f" using {owner.api_version}"
+        word = f'conflict with "{owner.manager}"' + (f' with subresource "{owner.subresource}"' if owner.subresource else "") + f" using {owner.api_version}"
         by_owner.setdefault(word, []).append(_shown(path))
         causes.append({"reason": "FieldManagerConflict", "message": word, "field": _shown(path)})
     if len(clashes) == 1:
@@ -106,7 +104,9 @@ def _conflict(clashes: list[tuple[Owner, Path]]) -> StatusError:
         text = f"{word}: {fields[0]}"
     else:
         text = "\n".join(
-            f"{word.replace('conflict with', 'conflicts with', 1)}:\n" + "\n".join(f"- {each}" for each in fields) if len(fields) > 1 else f"{word}: {fields[0]}"
+            f"{word.replace('conflict with', 'conflicts with', 1)}:\n" + "\n".join(f"- {each}" for each in fields)
+            if len(fields) > 1
+            else f"{word}: {fields[0]}"
             for word, fields in by_owner.items()
         )
     message = f"Apply failed with {len(clashes)} conflict{'s' if len(clashes) > 1 else ''}: {text}"
@@ -115,7 +115,6 @@ def _conflict(clashes: list[tuple[Owner, Path]]) -> StatusError:
 
 def _shown(path: Path) -> str:
     """As messages name a field: `.spec.containers[name="a"].image`."""
-
 
     text = ""
     for step in path:

@@ -44,19 +44,15 @@ class Client:
         old = self.store.get(resource.store_key, namespace or "", name)
         if old is None:
             return None
-        if subresource == "status":
-            # `change` touches nothing else, so nothing else is copied.
-            new = {**old, "metadata": clone(old["metadata"]), "status": clone(old.get("status") or {})}
-        else:
-            new = clone(old)
+        # `change` touches nothing but the status then, so nothing else is copied.
+        parts = {"metadata": clone(old["metadata"]), "status": clone(old.get("status") or {})} if subresource == "status" else clone(old)
+        new = {**old, **parts}
         change(new)
         if new == old:
             return old
         return self.objects.update(resource, namespace or "", name, new, Request(inside=True), subresource=subresource)
 
-    def delete(
-        self, kind: str, namespace: str | None, name: str, *, grace: int | None = None, propagation: str = "Background", uid: str | None = None
-    ) -> None:
+    def delete(self, kind: str, namespace: str | None, name: str, *, grace: int | None = None, propagation: str = "Background", uid: str | None = None) -> None:
         """Raises StatusError 404 when it is not there, 409 when `uid` is another's."""
         options: Doc = {"propagationPolicy": propagation}
         if grace is not None:

@@ -354,7 +354,14 @@ def _crd(doc: Doc) -> None:
 
 
 def _event(doc: Doc) -> None:
-    for key, value in (("source", {}), ("firstTimestamp", None), ("lastTimestamp", None), ("eventTime", None), ("reportingComponent", ""), ("reportingInstance", "")):
+    for key, value in (
+        ("source", {}),
+        ("firstTimestamp", None),
+        ("lastTimestamp", None),
+        ("eventTime", None),
+        ("reportingComponent", ""),
+        ("reportingInstance", ""),
+    ):
         doc.setdefault(key, value)
 
 

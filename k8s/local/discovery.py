@@ -15,10 +15,12 @@ _ORDER = ["", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k
           "storage.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io", "discovery.k8s.io"]  # fmt: skip
 _REVIEWS = {
     "authorization.k8s.io": (
-        ("SelfSubjectAccessReview", "selfsubjectaccessreviews"), ("SelfSubjectRulesReview", "selfsubjectrulesreviews"), ("SubjectAccessReview", "subjectaccessreviews"),
+        ("SelfSubjectAccessReview", "selfsubjectaccessreviews"),
+        ("SelfSubjectRulesReview", "selfsubjectrulesreviews"),
+        ("SubjectAccessReview", "subjectaccessreviews"),
     ),
     "authentication.k8s.io": (("SelfSubjectReview", "selfsubjectreviews"),),
-}  # fmt: skip
+}
 _POD_SUBRESOURCES = (
     ("attach", "PodAttachOptions", "", ["create", "get"]),
     ("binding", "Binding", "", ["create"]),
@@ -31,10 +33,20 @@ _POD_SUBRESOURCES = (
 
 def version() -> Doc:
     return {
-        "major": "1", "minor": "36", "gitVersion": f"{VERSION}+atelier", "gitCommit": "", "gitTreeState": "clean", "buildDate": "2026-04-22T00:00:00Z",
-        "goVersion": "none", "compiler": "python", "platform": f"linux/{'arm64' if platform.machine() == 'aarch64' else 'amd64'}",
-        "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
-    }  # fmt: skip
+        "major": "1",
+        "minor": "36",
+        "gitVersion": f"{VERSION}+atelier",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "2026-04-22T00:00:00Z",
+        "goVersion": "none",
+        "compiler": "python",
+        "platform": f"linux/{'arm64' if platform.machine() == 'aarch64' else 'amd64'}",
+        "emulationMajor": "1",
+        "emulationMinor": "36",
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "35",
+    }
 
 
 def respond(kinds: Kinds, parts: list[str], accept: str, host: str) -> tuple[Any, str] | None:
@@ -57,7 +69,20 @@ def respond(kinds: Kinds, parts: list[str], accept: str, host: str) -> tuple[Any
     if len(parts) == 3 and parts[0] == "apis" and parts[2] in known.get(parts[1], ()):
         return _resources(kinds, parts[1], parts[2]), JSON
     if not parts[0]:
-        return {"paths": ["/api", "/api/v1", "/apis", *[f"/apis/{name}" for name in known if name], "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}, JSON
+        return {
+            "paths": [
+                "/api",
+                "/api/v1",
+                "/apis",
+                *[f"/apis/{name}" for name in known if name],
+                "/healthz",
+                "/livez",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/readyz",
+                "/version",
+            ]
+        }, JSON
     return None
 
 
@@ -93,7 +118,13 @@ def _subresources(resource: Resource) -> list[tuple[str, str, str, list[str]]]:
 def _resources(kinds: Kinds, group: str, version: str) -> Doc:
     listed: list[Doc] = []
     for resource in _of(kinds, group, version):
-        entry: Doc = {"name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced, "kind": resource.kind, "verbs": resource.verbs}
+        entry: Doc = {
+            "name": resource.plural,
+            "singularName": resource.singular,
+            "namespaced": resource.namespaced,
+            "kind": resource.kind,
+            "verbs": resource.verbs,
+        }
         if resource.short:
             entry["shortNames"] = list(resource.short)
         if resource.categories:
@@ -142,16 +173,24 @@ def _aggregated_resources(kinds: Kinds, group: str, version: str) -> list[Doc]:
         subs = []
         for name, kind, other, verbs in _subresources(resource):
             other_group, _, other_version = other.rpartition("/")
-            subs.append({
-                "subresource": name,
-                "responseKind": {"group": other_group if other else group, "version": other_version if other else version, "kind": kind},
-                "verbs": verbs,
-            })  # fmt: skip
+            subs.append(
+                {
+                    "subresource": name,
+                    "responseKind": {"group": other_group if other else group, "version": other_version if other else version, "kind": kind},
+                    "verbs": verbs,
+                }
+            )
         if subs:
             entry["subresources"] = subs
         found.append(entry)
     for kind, plural in _REVIEWS.get(group, ()):
-        found.append({
-            "resource": plural, "responseKind": {"group": group, "version": version, "kind": kind}, "scope": "Cluster", "singularResource": kind.lower(), "verbs": ["create"],
-        })  # fmt: skip
+        found.append(
+            {
+                "resource": plural,
+                "responseKind": {"group": group, "version": version, "kind": kind},
+                "scope": "Cluster",
+                "singularResource": kind.lower(),
+                "verbs": ["create"],
+            }
+        )
     return found

@@ -113,9 +113,10 @@ class Housekeeper:
             if parent is not None and meta(parent).get("deletionTimestamp"):
                 self._spaces.add(space)
             own = key == "resourcequotas"
-            if own and (change.previous is None or change.previous.get("spec") != doc.get("spec")):
-                self._quotas.add(space)
-            elif not own and any(place[0] == space for place in self.store.objects.get("resourcequotas", ())):
+            limited = any(place[0] == space for place in self.store.objects.get("resourcequotas", ()))
+            # Its own status is no reason to look at a quota again.
+            fresh = change.previous is None or change.previous.get("spec") != doc.get("spec")
+            if fresh if own else limited:
                 self._quotas.add(space)
         self._woken.set()
 

@@ -83,8 +83,16 @@ BUILT_IN: tuple[Resource, ...] = (
     _r("RoleBinding", "rolebindings", "rbac.authorization.k8s.io"),
     _r("ClusterRole", "clusterroles", "rbac.authorization.k8s.io", namespaced=False),
     _r("ClusterRoleBinding", "clusterrolebindings", "rbac.authorization.k8s.io", namespaced=False),
-    _r("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io", "crd crds", namespaced=False, status=True, generation=True,
-       categories=("api-extensions",)),
+    _r(
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        "apiextensions.k8s.io",
+        "crd crds",
+        namespaced=False,
+        status=True,
+        generation=True,
+        categories=("api-extensions",),
+    ),
 )
 
 

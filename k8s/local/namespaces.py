@@ -68,4 +68,3 @@ def empty(client: Client, namespace: Doc) -> bool:
         if error.code != 404:
             raise
     return client.get("Namespace", None, name) is None
-

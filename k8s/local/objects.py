@@ -306,4 +306,3 @@ def _unchanged(doc: Doc, old: Doc) -> bool:
     one = {key: value for key, value in doc["metadata"].items() if key not in {"managedFields", "resourceVersion"}}
     two = {key: value for key, value in old["metadata"].items() if key not in {"managedFields", "resourceVersion"}}
     return one == two and managed.same_owners(doc["metadata"].get("managedFields"), old["metadata"].get("managedFields"))
-

@@ -144,7 +144,9 @@ def clean(resource: Resource, given: Doc, field_validation: str, warnings: list[
     Raises 400 for a value of the wrong type. Unknown fields: `Strict` refuses, `Warn` adds to `warnings`, `Ignore` drops them.
     """
     if not isinstance(given, dict):
-        raise bad_request(f"couldn't get version/kind; json parse error: json: cannot unmarshal {_JSON_NAMES.get(type(given), 'null')} into Go value of type struct")
+        raise bad_request(
+            f"couldn't get version/kind; json parse error: json: cannot unmarshal {_JSON_NAMES.get(type(given), 'null')} into Go value of type struct"
+        )
     type_ = of(resource)
     cleaner = _Cleaner()
     try:

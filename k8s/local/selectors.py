@@ -74,11 +74,13 @@ def label_predicate(text: str) -> Predicate | None:
             found.append((part["key"], "Exists", ()))
     for key, _, values in found:
         if not _KEY_OK.match(key):
-            raise bad_request(f"unable to parse requirement: <nil>: Invalid value: \"{key}\": name part must consist of alphanumeric characters, '-', '_' or '.'")
+            raise bad_request(
+                f"unable to parse requirement: <nil>: Invalid value: \"{key}\": name part must consist of alphanumeric characters, '-', '_' or '.'"
+            )
         for value in values:
             if not _VALUE_OK.match(value) or len(value) > 63:
-                raise bad_request(f'unable to parse requirement: values[0][{key}]: Invalid value: "{value}": a valid label must be an empty string or consist of '
-                                  "alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character")  # fmt: skip
+                raise bad_request(f'unable to parse requirement: values[0][{key}]: Invalid value: "{value}": a valid label must be an empty string or consist '
+                                  "of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character")  # fmt: skip
     return lambda doc: all(_requirement(key, operator, values, meta(doc).get("labels") or {}) for key, operator, values in found)
 
 
@@ -112,7 +114,7 @@ def field_predicate(resource: Resource, text: str) -> Predicate | None:
             continue
         match = re.match(r"^\s*([^=!\s]+)\s*(==|=|!=)\s*(.*?)\s*$", part)
         if match is None:
-            raise bad_request(f'invalid selector: "{text}"; can\'t understand \'{part}\'')
+            raise bad_request(f"invalid selector: \"{text}\"; can't understand '{part}'")
         field, operator, value = match.groups()
         head, dot, rest = field.partition(".")
         field_here = f"{_RENAMED[head]}{dot}{rest}" if resource.storage and head in _RENAMED else field

@@ -41,7 +41,9 @@ class Addresses:
         if not wanted:
             wanted = self._free()
         elif wanted != "None" and self._taken.get(wanted, who) != who:
-            raise invalid("", "Service", name_of(doc), [invalid_value("spec.clusterIPs", [wanted], f"failed to allocate IP {wanted}: provided IP is already allocated")])
+            raise invalid(
+                "", "Service", name_of(doc), [invalid_value("spec.clusterIPs", [wanted], f"failed to allocate IP {wanted}: provided IP is already allocated")]
+            )
         elif wanted != "None":
             self._check_range(doc, wanted)
         spec["clusterIP"], spec["clusterIPs"] = wanted, [wanted]

@@ -42,7 +42,9 @@ def scale_of(resource: Resource, doc: Doc) -> Doc:
 def rescale(objects: Objects, resource: Resource, old: Doc, given: Any, request: Request) -> Doc:
     replicas = at(given, "spec.replicas", 0) if isinstance(given, dict) else None
     if not isinstance(replicas, int) or isinstance(replicas, bool):
-        raise bad_request('Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32')
+        raise bad_request(
+            'Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32'
+        )
     if replicas < 0:
         raise invalid("autoscaling", "Scale", name_of(old), [invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")])
     wanted = meta(given).get("resourceVersion")

@@ -152,7 +152,12 @@ def _access(doc: Doc) -> str:
 
 
 def _endpoints(doc: Doc) -> str:
-    found = [f"{address['ip']}:{port['port']}" for subset in doc.get("subsets") or () for address in subset.get("addresses") or () for port in subset.get("ports") or [{"port": ""}]]
+    found = [
+        f"{address['ip']}:{port['port']}"
+        for subset in doc.get("subsets") or ()
+        for address in subset.get("addresses") or ()
+        for port in subset.get("ports") or [{"port": ""}]
+    ]
     return ",".join(found[:3]) + (f" + {len(found) - 3} more..." if len(found) > 3 else "") if found else "<none>"
 
 
@@ -183,93 +188,167 @@ _WIDE_TEMPLATE: tuple[Column, ...] = (("Containers", "string", 1, _containers), 
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "pods": (
-        _NAME, ("Ready", "string", 0, _pod_ready), ("Status", "string", 0, pod_status), ("Restarts", "string", 0, _restarts), _AGE,
-        ("IP", "string", 1, _get("status.podIP")), ("Node", "string", 1, _get("spec.nodeName")),
-        ("Nominated Node", "string", 1, _get("status.nominatedNodeName")), ("Readiness Gates", "string", 1, lambda _: "<none>"),
+        _NAME,
+        ("Ready", "string", 0, _pod_ready),
+        ("Status", "string", 0, pod_status),
+        ("Restarts", "string", 0, _restarts),
+        _AGE,
+        ("IP", "string", 1, _get("status.podIP")),
+        ("Node", "string", 1, _get("spec.nodeName")),
+        ("Nominated Node", "string", 1, _get("status.nominatedNodeName")),
+        ("Readiness Gates", "string", 1, lambda _: "<none>"),
     ),
     "namespaces": (_NAME, ("Status", "string", 0, _get("status.phase", "Active")), _AGE),
     "nodes": (
-        _NAME, ("Status", "string", 0, _node_status), ("Roles", "string", 0, _node_roles), _AGE, ("Version", "string", 0, _get("status.nodeInfo.kubeletVersion", "")),
-        ("Internal-IP", "string", 1, _node_address("InternalIP")), ("External-IP", "string", 1, _node_address("ExternalIP")),
-        ("OS-Image", "string", 1, _get("status.nodeInfo.osImage", "<unknown>")), ("Kernel-Version", "string", 1, _get("status.nodeInfo.kernelVersion", "<unknown>")),
+        _NAME,
+        ("Status", "string", 0, _node_status),
+        ("Roles", "string", 0, _node_roles),
+        _AGE,
+        ("Version", "string", 0, _get("status.nodeInfo.kubeletVersion", "")),
+        ("Internal-IP", "string", 1, _node_address("InternalIP")),
+        ("External-IP", "string", 1, _node_address("ExternalIP")),
+        ("OS-Image", "string", 1, _get("status.nodeInfo.osImage", "<unknown>")),
+        ("Kernel-Version", "string", 1, _get("status.nodeInfo.kernelVersion", "<unknown>")),
         ("Container-Runtime", "string", 1, _get("status.nodeInfo.containerRuntimeVersion", "<unknown>")),
     ),
     "services": (
-        _NAME, ("Type", "string", 0, _get("spec.type", "")), ("Cluster-IP", "string", 0, _get("spec.clusterIP")),
-        ("External-IP", "string", 0, _get("spec.externalName")), ("Port(s)", "string", 0, _ports), _AGE, ("Selector", "string", 1, _pairs("spec.selector")),
+        _NAME,
+        ("Type", "string", 0, _get("spec.type", "")),
+        ("Cluster-IP", "string", 0, _get("spec.clusterIP")),
+        ("External-IP", "string", 0, _get("spec.externalName")),
+        ("Port(s)", "string", 0, _ports),
+        _AGE,
+        ("Selector", "string", 1, _pairs("spec.selector")),
     ),
     "endpoints": (_NAME, ("Endpoints", "string", 0, _endpoints), _AGE),
     "configmaps": (_NAME, ("Data", "integer", 0, lambda doc: len(doc.get("data") or {}) + len(doc.get("binaryData") or {})), _AGE),
     "secrets": (_NAME, ("Type", "string", 0, _get("type", "")), ("Data", "integer", 0, lambda doc: len(doc.get("data") or {})), _AGE),
     "serviceaccounts": (_NAME, ("Secrets", "integer", 0, lambda doc: len(doc.get("secrets") or ())), _AGE),
     "events": (
-        ("Last Seen", "string", 0, _event_seen), ("Type", "string", 0, _get("type", "")), ("Reason", "string", 0, _get("reason", "")),
-        ("Object", "string", 0, _event_object), ("Message", "string", 0, lambda doc: (doc.get("message") or doc.get("note") or "").strip()),
-        ("Count", "integer", 1, _get("count", 1)), ("Name", "string", 1, name_of),
+        ("Last Seen", "string", 0, _event_seen),
+        ("Type", "string", 0, _get("type", "")),
+        ("Reason", "string", 0, _get("reason", "")),
+        ("Object", "string", 0, _event_object),
+        ("Message", "string", 0, lambda doc: (doc.get("message") or doc.get("note") or "").strip()),
+        ("Count", "integer", 1, _get("count", 1)),
+        ("Name", "string", 1, name_of),
     ),
     "persistentvolumeclaims": (
-        _NAME, ("Status", "string", 0, lambda doc: "Terminating" if meta(doc).get("deletionTimestamp") else at(doc, "status.phase", "")),
-        ("Volume", "string", 0, _get("spec.volumeName", "")), ("Capacity", "string", 0, _get("status.capacity.storage", "")), ("Access Modes", "string", 0, _access),
-        ("StorageClass", "string", 0, _get("spec.storageClassName", "")), ("VolumeAttributesClass", "string", 0, lambda _: "<unset>"), _AGE,
+        _NAME,
+        ("Status", "string", 0, lambda doc: "Terminating" if meta(doc).get("deletionTimestamp") else at(doc, "status.phase", "")),
+        ("Volume", "string", 0, _get("spec.volumeName", "")),
+        ("Capacity", "string", 0, _get("status.capacity.storage", "")),
+        ("Access Modes", "string", 0, _access),
+        ("StorageClass", "string", 0, _get("spec.storageClassName", "")),
+        ("VolumeAttributesClass", "string", 0, lambda _: "<unset>"),
+        _AGE,
         ("VolumeMode", "string", 1, _get("spec.volumeMode", "")),
     ),
     "persistentvolumes": (
-        _NAME, ("Capacity", "string", 0, _get("spec.capacity.storage", "")), ("Access Modes", "string", 0, lambda doc: _access({"claimName": "", "spec": doc["spec"]})),
-        ("Reclaim Policy", "string", 0, _get("spec.persistentVolumeReclaimPolicy", "")), ("Status", "string", 0, _get("status.phase", "")),
+        _NAME,
+        ("Capacity", "string", 0, _get("spec.capacity.storage", "")),
+        ("Access Modes", "string", 0, lambda doc: _access({"claimName": "", "spec": doc["spec"]})),
+        ("Reclaim Policy", "string", 0, _get("spec.persistentVolumeReclaimPolicy", "")),
+        ("Status", "string", 0, _get("status.phase", "")),
         ("Claim", "string", 0, lambda doc: f"{at(doc, 'spec.claimRef.namespace', '')}/{at(doc, 'spec.claimRef.name', '')}".strip("/")),
-        ("StorageClass", "string", 0, _get("spec.storageClassName", "")), ("Reason", "string", 0, _get("status.reason", "")), _AGE,
+        ("StorageClass", "string", 0, _get("spec.storageClassName", "")),
+        ("Reason", "string", 0, _get("status.reason", "")),
+        _AGE,
     ),
     "resourcequotas": (_NAME, ("Request", "string", 0, _quota("requests")), ("Limit", "string", 0, _quota("limits")), _AGE),
     "limitranges": (_NAME, ("Created At", "string", 0, lambda doc: meta(doc).get("creationTimestamp"))),
     "statefulsets.apps": (_NAME, ("Ready", "string", 0, _ready_of), _AGE, *_WIDE_TEMPLATE),
     "deployments.apps": (
-        _NAME, ("Ready", "string", 0, _ready_of), ("Up-to-date", "integer", 0, _get("status.updatedReplicas", 0)),
-        ("Available", "integer", 0, _get("status.availableReplicas", 0)), _AGE, *_WIDE_TEMPLATE, ("Selector", "string", 1, _selector("spec.selector")),
+        _NAME,
+        ("Ready", "string", 0, _ready_of),
+        ("Up-to-date", "integer", 0, _get("status.updatedReplicas", 0)),
+        ("Available", "integer", 0, _get("status.availableReplicas", 0)),
+        _AGE,
+        *_WIDE_TEMPLATE,
+        ("Selector", "string", 1, _selector("spec.selector")),
     ),
     "replicasets.apps": (
-        _NAME, ("Desired", "integer", 0, _get("spec.replicas", 0)), ("Current", "integer", 0, _get("status.replicas", 0)),
-        ("Ready", "integer", 0, _get("status.readyReplicas", 0)), _AGE, *_WIDE_TEMPLATE, ("Selector", "string", 1, _selector("spec.selector")),
+        _NAME,
+        ("Desired", "integer", 0, _get("spec.replicas", 0)),
+        ("Current", "integer", 0, _get("status.replicas", 0)),
+        ("Ready", "integer", 0, _get("status.readyReplicas", 0)),
+        _AGE,
+        *_WIDE_TEMPLATE,
+        ("Selector", "string", 1, _selector("spec.selector")),
     ),
     "jobs.batch": (
-        _NAME, ("Status", "string", 0, _job_status),
+        _NAME,
+        ("Status", "string", 0, _job_status),
         ("Completions", "string", 0, lambda doc: f"{at(doc, 'status.succeeded', 0)}/{at(doc, 'spec.completions', at(doc, 'spec.parallelism', 1))}"),
-        ("Duration", "string", 0, _duration), _AGE, *_WIDE_TEMPLATE, ("Selector", "string", 1, _selector("spec.selector")),
+        ("Duration", "string", 0, _duration),
+        _AGE,
+        *_WIDE_TEMPLATE,
+        ("Selector", "string", 1, _selector("spec.selector")),
     ),
     "networkpolicies.networking.k8s.io": (_NAME, ("Pod-Selector", "string", 0, _selector("spec.podSelector")), _AGE),
     "ingresses.networking.k8s.io": (
-        _NAME, ("Class", "string", 0, _get("spec.ingressClassName")),
+        _NAME,
+        ("Class", "string", 0, _get("spec.ingressClassName")),
         ("Hosts", "string", 0, lambda doc: ",".join(each.get("host") or "*" for each in at(doc, "spec.rules", [])) or "*"),
-        ("Address", "string", 0, lambda _: ""), ("Ports", "string", 0, lambda doc: "80, 443" if at(doc, "spec.tls") else "80"), _AGE,
+        ("Address", "string", 0, lambda _: ""),
+        ("Ports", "string", 0, lambda doc: "80, 443" if at(doc, "spec.tls") else "80"),
+        _AGE,
     ),
     "storageclasses.storage.k8s.io": (
-        ("Name", "string", 0, lambda doc: name_of(doc) + (" (default)" if (meta(doc).get("annotations") or {}).get("storageclass.kubernetes.io/is-default-class") == "true" else "")),
-        ("Provisioner", "string", 0, _get("provisioner", "")), ("ReclaimPolicy", "string", 0, _get("reclaimPolicy", "")),
-        ("VolumeBindingMode", "string", 0, _get("volumeBindingMode", "")), ("AllowVolumeExpansion", "string", 0, lambda doc: str(bool(doc.get("allowVolumeExpansion"))).lower()), _AGE,
+        (
+            "Name",
+            "string",
+            0,
+            lambda doc: (
+                name_of(doc) + (" (default)" if (meta(doc).get("annotations") or {}).get("storageclass.kubernetes.io/is-default-class") == "true" else "")
+            ),
+        ),
+        ("Provisioner", "string", 0, _get("provisioner", "")),
+        ("ReclaimPolicy", "string", 0, _get("reclaimPolicy", "")),
+        ("VolumeBindingMode", "string", 0, _get("volumeBindingMode", "")),
+        ("AllowVolumeExpansion", "string", 0, lambda doc: str(bool(doc.get("allowVolumeExpansion"))).lower()),
+        _AGE,
     ),
     "priorityclasses.scheduling.k8s.io": (
-        _NAME, ("Value", "integer", 0, _get("value", 0)), ("Global-Default", "boolean", 0, lambda doc: bool(doc.get("globalDefault"))), _AGE,
+        _NAME,
+        ("Value", "integer", 0, _get("value", 0)),
+        ("Global-Default", "boolean", 0, lambda doc: bool(doc.get("globalDefault"))),
+        _AGE,
         ("PreemptionPolicy", "string", 0, _get("preemptionPolicy", "")),
     ),
     "leases.coordination.k8s.io": (_NAME, ("Holder", "string", 0, _get("spec.holderIdentity", "")), _AGE),
     "poddisruptionbudgets.policy": (
-        _NAME, ("Min Available", "string", 0, lambda doc: str(at(doc, "spec.minAvailable", "N/A"))), ("Max Unavailable", "string", 0, lambda doc: str(at(doc, "spec.maxUnavailable", "N/A"))),
-        ("Allowed Disruptions", "integer", 0, _get("status.disruptionsAllowed", 0)), _AGE,
+        _NAME,
+        ("Min Available", "string", 0, lambda doc: str(at(doc, "spec.minAvailable", "N/A"))),
+        ("Max Unavailable", "string", 0, lambda doc: str(at(doc, "spec.maxUnavailable", "N/A"))),
+        ("Allowed Disruptions", "integer", 0, _get("status.disruptionsAllowed", 0)),
+        _AGE,
     ),
     "customresourcedefinitions.apiextensions.k8s.io": (_NAME, ("Created At", "string", 0, lambda doc: meta(doc).get("creationTimestamp"))),
     "roles.rbac.authorization.k8s.io": (_NAME, ("Created At", "string", 0, lambda doc: meta(doc).get("creationTimestamp"))),
     "clusterroles.rbac.authorization.k8s.io": (_NAME, ("Created At", "string", 0, lambda doc: meta(doc).get("creationTimestamp"))),
     "rolebindings.rbac.authorization.k8s.io": (_NAME, ("Role", "string", 0, lambda doc: f"{at(doc, 'roleRef.kind')}/{at(doc, 'roleRef.name')}"), _AGE),
     "endpointslices.discovery.k8s.io": (
-        _NAME, ("AddressType", "string", 0, _get("addressType", "")), ("Ports", "string", 0, lambda doc: ",".join(str(each.get("port")) for each in doc.get("ports") or ()) or "<unset>"),
-        ("Endpoints", "string", 0, lambda doc: ",".join(address for each in doc.get("endpoints") or () for address in each.get("addresses") or ()) or "<unset>"), _AGE,
+        _NAME,
+        ("AddressType", "string", 0, _get("addressType", "")),
+        ("Ports", "string", 0, lambda doc: ",".join(str(each.get("port")) for each in doc.get("ports") or ()) or "<unset>"),
+        (
+            "Endpoints",
+            "string",
+            0,
+            lambda doc: ",".join(address for each in doc.get("endpoints") or () for address in each.get("addresses") or ()) or "<unset>",
+        ),
+        _AGE,
     ),
-}  # fmt: skip
+}
 
 
 def _custom(resource: Resource) -> tuple[Column, ...]:
     columns: list[Column] = [_NAME]
     declared = (resource.custom or {}).get("additionalPrinterColumns") or ()
-    columns += [(each["name"], each.get("type", "string"), each.get("priority", 0), _json_path(each["jsonPath"], each.get("type", "string"))) for each in declared]
+    columns += [
+        (each["name"], each.get("type", "string"), each.get("priority", 0), _json_path(each["jsonPath"], each.get("type", "string"))) for each in declared
+    ]
     return tuple(columns) if len(columns) > 1 else (_NAME, _AGE)
 
 
@@ -306,4 +385,3 @@ def table(resource: Resource, docs: list[Doc], include: str, revision: str) -> D
             row["object"] = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta(doc)}
         rows.append(row)
     return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision}, "columnDefinitions": definitions, "rows": rows}
-

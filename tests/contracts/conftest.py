@@ -120,7 +120,9 @@ class Http:
         self.api = api
         self.base = api.configuration.host
 
-    def __call__(self, method: str, path: str, body: Any = None, *, kind: str = "application/json", accept: str = "application/json", authorized: bool = True) -> Answer:
+    def __call__(
+        self, method: str, path: str, body: Any = None, *, kind: str = "application/json", accept: str = "application/json", authorized: bool = True
+    ) -> Answer:
         headers = {"Accept": accept, "User-Agent": "contract/1"}
         if body is not None:
             headers["Content-Type"] = kind

@@ -19,7 +19,12 @@ def sized(name: str, **resources: str) -> dict[str, Any]:
 
 def quota(http: Http, namespace: str, **hard: str) -> None:
     named = {key.replace("__", "/").replace("_", "."): value for key, value in hard.items()}
-    assert http("POST", space(namespace, "resourcequotas"), {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": named}}).code == 201
+    assert (
+        http(
+            "POST", space(namespace, "resourcequotas"), {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": named}}
+        ).code
+        == 201
+    )
     wait_for(lambda: http("GET", space(namespace, "resourcequotas", "team")).json.get("status", {}).get("hard"), "the quota to be counted")
 
 
@@ -57,7 +62,8 @@ def test_a_quota_counts_objects_claims_and_devices(http: Http, namespace: str) -
              "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none", "resources": {"requests": {"storage": "11Gi"}}}}  # fmt: skip
     answer = http("POST", space(namespace, "persistentvolumeclaims"), claim)
     assert answer.message == (
-        'persistentvolumeclaims "c" is forbidden: exceeded quota: team, requested: requests.storage=11Gi, used: requests.storage=0, limited: requests.storage=10Gi'
+        'persistentvolumeclaims "c" is forbidden: exceeded quota: team, '
+        "requested: requests.storage=11Gi, used: requests.storage=0, limited: requests.storage=10Gi"
     )
     answer = http("POST", space(namespace, "pods"), sized("g", **{"nvidia.com/gpu": "2"}))
     assert answer.message.endswith("requested: requests.nvidia.com/gpu=2, used: requests.nvidia.com/gpu=0, limited: requests.nvidia.com/gpu=1")

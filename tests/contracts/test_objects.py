@@ -121,10 +121,11 @@ def test_a_pod_gets_the_defaults_of_kubernetes(http: Http, namespace: str) -> No
         resources={"limits": {"cpu": "0.5", "memory": "1024Mi"}}, ports=[{"containerPort": 80}], readinessProbe={"httpGet": {"port": 80}}
     )
     spec = http("POST", space(namespace, "pods"), body).json["spec"]
-    assert {key: spec[key] for key in ("restartPolicy", "terminationGracePeriodSeconds", "dnsPolicy", "schedulerName", "serviceAccountName", "enableServiceLinks", "priority")} == {
+    wanted = {
         "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
         "serviceAccountName": "default", "enableServiceLinks": True, "priority": 0,
     }  # fmt: skip
+    assert {key: spec[key] for key in wanted} == wanted
     container = spec["containers"][0]
     assert container["imagePullPolicy"] == "IfNotPresent"
     assert container["resources"] == {"limits": {"cpu": "500m", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}}
@@ -238,7 +239,10 @@ def test_a_selector_must_match_the_templates_labels(http: Http, namespace: str) 
     body["spec"]["template"]["metadata"]["labels"] = {"app": "other"}
     answer = http("POST", space(namespace, "statefulsets", group="apps"), body)
     assert answer.code == 422
-    assert any(each["field"] == "spec.template.metadata.labels" and "`selector` does not match template `labels`" in each["message"] for each in answer.json["details"]["causes"])
+    assert any(
+        each["field"] == "spec.template.metadata.labels" and "`selector` does not match template `labels`" in each["message"]
+        for each in answer.json["details"]["causes"]
+    )
 
 
 def test_a_service_gets_an_address_that_cannot_be_changed(http: Http, namespace: str) -> None:
@@ -248,7 +252,9 @@ def test_a_service_gets_an_address_that_cannot_be_changed(http: Http, namespace:
     assert spec["clusterIPs"] == [spec["clusterIP"]]
     assert spec["ports"] == [{"port": 80, "protocol": "TCP", "targetPort": 80}]
     assert (spec["type"], spec["sessionAffinity"]) == ("ClusterIP", "None")
-    answer = http("PATCH", space(namespace, "services", "front"), {"spec": {"clusterIP": "1.2.3.4", "clusterIPs": ["1.2.3.4"]}}, kind="application/merge-patch+json")
+    answer = http(
+        "PATCH", space(namespace, "services", "front"), {"spec": {"clusterIP": "1.2.3.4", "clusterIPs": ["1.2.3.4"]}}, kind="application/merge-patch+json"
+    )
     assert answer.code == 422
 
 
@@ -359,7 +365,16 @@ def test_a_table_has_the_columns_of_kubectl(http: Http, namespace: str) -> None:
 
 def test_events_are_the_same_in_both_groups(http: Http, namespace: str) -> None:
     about = {"kind": "Pod", "namespace": namespace, "name": "x"}
-    body = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e1"}, "involvedObject": about, "reason": "Tested", "message": "m", "type": "Normal", "count": 1}
+    body = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "e1"},
+        "involvedObject": about,
+        "reason": "Tested",
+        "message": "m",
+        "type": "Normal",
+        "count": 1,
+    }
     assert http("POST", space(namespace, "events"), body).code == 201
     found = http("GET", space(namespace, "events", "e1", "events.k8s.io")).json
     assert (found["regarding"]["name"], found["note"], found["reason"]) == ("x", "m", "Tested")

@@ -14,7 +14,9 @@ from .test_objects import space
 
 def owned_by(owner: dict[str, Any], name: str, **more: Any) -> dict[str, Any]:
     body = configmap(name)
-    body["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "ConfigMap", "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"], **more}]
+    body["metadata"]["ownerReferences"] = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"], **more}
+    ]
     return body
 
 
@@ -100,7 +102,8 @@ def group(http: Http) -> Iterator[str]:
         "status": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
     }  # fmt: skip
     version = {
-        "name": "v1", "served": True, "storage": True, "subresources": {"status": {}}, "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
+        "name": "v1", "served": True, "storage": True, "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
         "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
     }  # fmt: skip
     body = {

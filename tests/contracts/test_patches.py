@@ -41,7 +41,13 @@ def test_a_strategic_patch_merges_containers_and_variables_by_name(http: Http, n
     body = statefulset("web")
     body["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]
     http("POST", space(namespace, "statefulsets", group="apps"), body)
-    change = {"spec": {"template": {"spec": {"containers": [{"name": "main", "env": [{"name": "B", "value": "3"}, {"name": "A", "$patch": "delete"}, {"name": "C", "value": "4"}]}]}}}}
+    change = {
+        "spec": {
+            "template": {
+                "spec": {"containers": [{"name": "main", "env": [{"name": "B", "value": "3"}, {"name": "A", "$patch": "delete"}, {"name": "C", "value": "4"}]}]}
+            }
+        }
+    }
     answer = http("PATCH", space(namespace, "statefulsets", "web", "apps"), change, kind=STRATEGIC)
     (container,) = answer.json["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "registry.k8s.io/pause:3.10"
@@ -122,7 +128,12 @@ def test_a_plain_update_takes_ownership(http: Http, namespace: str) -> None:
 
 
 def test_apply_merges_lists_by_their_keys(http: Http, namespace: str) -> None:
-    body: dict[str, Any] = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": [{"name": "a", "port": 80}], "selector": {"x": "y"}}}
+    body: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s"},
+        "spec": {"ports": [{"name": "a", "port": 80}], "selector": {"x": "y"}},
+    }
     path = space(namespace, "services", "s")
     assert _apply(http, path, body).code == 201
     other = {**body, "spec": {"ports": [{"name": "b", "port": 81}]}}

@@ -176,7 +176,7 @@ def seccomp_baseline(spec: Doc) -> Violation | None:
 def app_armor(spec: Doc) -> Violation | None:
     bad = [name for name, context in _containers(spec) if at(context, "appArmorProfile.type") == "Unconfined"]
     where = (["pod"] if at(_pod_context(spec), "appArmorProfile.type") == "Unconfined" else []) + ([_names(bad)] if bad else [])
-    return Violation("forbidden AppArmor profile", f"{' and '.join(where)} must not set AppArmor profile type to \"Unconfined\"") if where else None
+    return Violation("forbidden AppArmor profile", f'{" and ".join(where)} must not set AppArmor profile type to "Unconfined"') if where else None
 
 
 def sysctls(spec: Doc) -> Violation | None:
@@ -230,7 +230,10 @@ def volume_types(spec: Doc) -> Violation | None:
     if not bad:
         return None
     kinds = sorted({kind for _, kind in bad})
-    return Violation("restricted volume types", f"volume{_many(bad)} {_list([name for name, _ in bad])} use{'' if len(bad) > 1 else 's'} restricted volume type{_many(kinds)} {_list(kinds)}")
+    return Violation(
+        "restricted volume types",
+        f"volume{_many(bad)} {_list([name for name, _ in bad])} use{'' if len(bad) > 1 else 's'} restricted volume type{_many(kinds)} {_list(kinds)}",
+    )
 
 
 def run_as_non_root(spec: Doc) -> Violation | None:
@@ -271,7 +274,19 @@ def seccomp_restricted(spec: Doc) -> Violation | None:
 
 
 # Checks are named in the order of their ids, as the API server evaluates them.
-_BASELINE: tuple[Check, ...] = (app_armor, capabilities_baseline, host_namespaces, host_path, host_ports, host_process, privileged, proc_mount, seccomp_baseline, selinux, sysctls)
+_BASELINE: tuple[Check, ...] = (
+    app_armor,
+    capabilities_baseline,
+    host_namespaces,
+    host_path,
+    host_ports,
+    host_process,
+    privileged,
+    proc_mount,
+    seccomp_baseline,
+    selinux,
+    sysctls,
+)
 _RESTRICTED: tuple[Check, ...] = (
     app_armor, host_namespaces, host_path, host_ports, host_process, privileged, proc_mount, selinux, sysctls,
     privilege_escalation, capabilities_restricted, volume_types, run_as_non_root, run_as_user, seccomp_restricted,

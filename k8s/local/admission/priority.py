@@ -28,7 +28,13 @@ def fill(store: Store, pod: Doc) -> None:
             spec["priorityClassName"] = name_of(lowest)
             value, policy = int(lowest.get("value", 0)), lowest.get("preemptionPolicy", policy)
     if "priority" in spec and spec["priority"] != value:
-        raise forbidden("", "pods", name_of(pod), f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name")
+        raise forbidden(
+            "",
+            "pods",
+            name_of(pod),
+            f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; "
+            f"priority admission controller computed {value} from the given PriorityClass name",
+        )
     spec["priority"] = value
     if spec.setdefault("preemptionPolicy", policy) != policy:
         raise forbidden("", "pods", name_of(pod), f"the string value of PreemptionPolicy ({spec['preemptionPolicy']}) must not be provided in pod spec; "

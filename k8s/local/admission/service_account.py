@@ -58,4 +58,3 @@ def _covers(toleration: Doc, key: str) -> bool:
 
 def default_account(namespace: str) -> Doc:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}}
-

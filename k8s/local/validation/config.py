@@ -66,7 +66,9 @@ def quota(doc: Doc) -> Iterator[Cause]:
         at = f"spec.hard[{key}]"
         for why in names.qualified(key):
             yield invalid_value(at, key, why)
-        known = key in _QUOTA_RESOURCES or key.startswith(("count/", "hugepages-", "requests.hugepages-")) or "/" in key or ".storageclass.storage.k8s.io/" in key
+        known = (
+            key in _QUOTA_RESOURCES or key.startswith(("count/", "hugepages-", "requests.hugepages-")) or "/" in key or ".storageclass.storage.k8s.io/" in key
+        )
         if not known:
             yield invalid_value(at, key, "must be a standard resource for quota")
         number = quantity.parse(value)
@@ -87,7 +89,14 @@ def limit_range(doc: Doc) -> Iterator[Cause]:
             for key in ("default", "defaultRequest"):
                 if item.get(key):
                     yield forbidden_field(f"{at}.{key}", "may not be specified when `type` is 'Pod'")
-        for low, high in (("min", "max"), ("min", "defaultRequest"), ("min", "default"), ("defaultRequest", "default"), ("default", "max"), ("defaultRequest", "max")):
+        for low, high in (
+            ("min", "max"),
+            ("min", "defaultRequest"),
+            ("min", "default"),
+            ("defaultRequest", "default"),
+            ("default", "max"),
+            ("defaultRequest", "max"),
+        ):
             for key, value in (item.get(low) or {}).items():
                 limit = (item.get(high) or {}).get(key)
                 if limit is not None and quantity.parse(value) > quantity.parse(limit):

@@ -327,7 +327,7 @@ def _tolerations(found: Iterable[Doc], path: str) -> Iterator[Cause]:
             for why in names.qualified(toleration["key"]):
                 yield invalid_value(f"{at}.key", toleration["key"], why)
         elif operator != "Exists":
-            yield invalid_value(f"{at}.operator", operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\"")
+            yield invalid_value(f"{at}.operator", operator, 'operator must be Exists when `key` is empty, which means "match all values and all keys"')
         if operator not in {"Equal", "Exists"}:
             yield not_supported(f"{at}.operator", operator, ("Equal", "Exists"))
         elif operator == "Exists" and toleration.get("value"):

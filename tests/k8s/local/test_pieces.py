@@ -16,7 +16,18 @@ from k8s.local.selectors import label_predicate, matches_selector
 
 @pytest.mark.parametrize(
     ("given", "stored"),
-    [("0.5", "500m"), ("1000m", "1"), ("1024Mi", "1Gi"), ("1.5Gi", "1536Mi"), ("1e3", "1k"), ("100", "100"), (2, "2"), ("0", "0"), ("1500Ki", "1500Ki"), ("0.1m", "100u")],
+    [
+        ("0.5", "500m"),
+        ("1000m", "1"),
+        ("1024Mi", "1Gi"),
+        ("1.5Gi", "1536Mi"),
+        ("1e3", "1k"),
+        ("100", "100"),
+        (2, "2"),
+        ("0", "0"),
+        ("1500Ki", "1500Ki"),
+        ("0.1m", "100u"),
+    ],
 )
 def test_a_quantity_is_stored_in_its_canonical_form(given: Any, stored: str) -> None:
     assert quantity.canonical(given) == stored
