@@ -47,5 +47,5 @@ urlpatterns = [
     path("tokens/<uuid:token_id>", account.TokenDetail.as_view(), name="token"),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
     path("docs", SpectacularSwaggerSplitView.as_view(url_name="api:openapi"), name="docs"),
-    re_path(r"^[\s\S]*$", Nothing.as_view())  # newlines too,
+    re_path(r"^[\s\S]*$", Nothing.as_view()),  # newlines too,
 ]

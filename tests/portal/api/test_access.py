@@ -122,7 +122,9 @@ def test_a_broken_token_is_refused_even_beside_a_session(world: World) -> None:
     assert is_problem(browser.get("/api/v1/me", headers={"Authorization": "Bearer nonsense"}), 401)
 
 
-@pytest.mark.parametrize("path", ["/nope", "/environments/nope", "/environments/nope/start", "/environments/", "/", "/templates/%2e%2e/x", "/volumes/%0A", "/environments/%0d%0ax"])
+@pytest.mark.parametrize(
+    "path", ["/nope", "/environments/nope", "/environments/nope/start", "/environments/", "/", "/templates/%2e%2e/x", "/volumes/%0A", "/environments/%0d%0ax"]
+)
 def test_nothing_at_an_address_is_a_problem_document_too(caller: Any, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):
         assert is_problem(caller("alice")(method, path), 404)
