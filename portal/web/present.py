@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -172,9 +172,10 @@ def actions(environment: Environment, user: User, hub_url: str) -> Actions:
     )
 
 
-def is_simulated(environment: Environment) -> bool:
-    """True when any of its replicas runs on a node that has no such hardware."""
-    return any(replica.get("simulated") for replica in (environment.observed or {}).get("replicas", []))
+def replicas_of(environment: Environment, simulated_nodes: Collection[str]) -> list[dict[str, Any]]:
+    """Its replicas as last observed, each marked when its node has no such hardware as it shows."""
+    rows = (environment.observed or {}).get("replicas", [])
+    return [{**row, "simulated": bool(row.get("simulated")) or row.get("node") in simulated_nodes} for row in rows]
 
 
 _ORDER = ("environments", "cpu", "memory", "storage")

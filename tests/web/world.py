@@ -145,7 +145,7 @@ def run_cluster(environment: Environment) -> None:
         environment.pk,
         {
             "replicas": [replica(environment, "scheduler", 0)]
-            + [replica(environment, "worker", n, simulated=n == 1, node="sim-gpu-1" if n == 1 else "this-machine") for n in range(environment.workers)],
+            + [replica(environment, "worker", n, node="sim-gpu-1" if n == 1 else "this-machine") for n in range(environment.workers)],
             "endpoints": [
                 {"name": "comm", "role": "scheduler", "title": "Scheduler", "url": f"tcp://{host}:8786", "address": f"{host}:8786"},
                 {"name": "dashboard", "role": "scheduler", "title": "Dashboard", "url": f"http://{host}:8787/status", "address": f"{host}:8787"},

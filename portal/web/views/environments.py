@@ -18,7 +18,7 @@ from django.views.decorators.http import require_GET, require_POST
 from portal.domain import selectors, services
 from portal.domain.errors import DomainError, NotFound
 from portal.domain.lifecycle import State
-from portal.domain.models import Environment, Membership, Team, User, Volume
+from portal.domain.models import Environment, Membership, Node, Team, User, Volume
 
 from .. import present
 from ..forms import ExtendForm, RenameForm, ScaleForm, Styled
@@ -40,9 +40,10 @@ def index(request: HttpRequest) -> HttpResponse:
     environments = list(rows.order_by("-created_at")[:500])
     volumes = Volume.objects.filter(owner=user, purge_requested_at=None).select_related("team")
     in_use = set(Environment.objects.filter(owner=user).exclude(state=State.DELETED).values_list("volume_id", flat=True))
+    simulated_nodes = _simulated_nodes()
     context = {
         "section": "environments",
-        "rows": [_row(environment, user) for environment in environments],
+        "rows": [_row(environment, user, simulated_nodes) for environment in environments],
         "everyone": everyone,
         "leads": leads,
         "volumes": [volume for volume in volumes if volume.pk not in in_use],
@@ -52,13 +53,17 @@ def index(request: HttpRequest) -> HttpResponse:
     return render(request, "web/_environments.html" if is_refresh(request) else "web/environments.html", context)
 
 
-def _row(environment: Environment, user: User) -> dict[str, Any]:
-    replicas = (environment.observed or {}).get("replicas", [])
+def _simulated_nodes() -> set[str]:
+    return set(Node.objects.filter(simulated=True).values_list("name", flat=True))
+
+
+def _row(environment: Environment, user: User, simulated_nodes: set[str]) -> dict[str, Any]:
+    replicas = present.replicas_of(environment, simulated_nodes)
     return {
         "environment": environment,
         "actions": present.actions(environment, user, settings.HUB_PUBLIC_URL),
         "remedy": present.remedy(environment.reason, environment.message),
-        "simulated": present.is_simulated(environment),
+        "simulated": any(replica["simulated"] for replica in replicas),
         "ready": sum(1 for replica in replicas if replica.get("ready")),
         "replicas": len(replicas),
     }
@@ -80,11 +85,12 @@ def detail_context(environment: Environment, user: User) -> dict[str, Any]:
     first = max(0, environment.last_seq - EVENTS_SHOWN)
     events = list(selectors.events_after(environment, first, EVENTS_SHOWN))
     events.reverse()
+    replicas = present.replicas_of(environment, _simulated_nodes())
     return {
         "section": "environments",
         "environment": environment,
         "observed": observed,
-        "replicas": observed.get("replicas", []),
+        "replicas": replicas,
         "steps": observed.get("steps", []),
         "endpoints": observed.get("endpoints", []),
         "snippet": observed.get("snippet", ""),
@@ -92,7 +98,7 @@ def detail_context(environment: Environment, user: User) -> dict[str, Any]:
         "earlier_events": first,
         "actions": present.actions(environment, user, settings.HUB_PUBLIC_URL),
         "remedy": present.remedy(environment.reason, environment.message),
-        "simulated": present.is_simulated(environment),
+        "simulated": any(replica["simulated"] for replica in replicas),
         "mine": environment.owner_id == user.pk,
         "live_url": f"/ws/environments/{environment.pk}/",
         "logs_template": _logs_template(),
