@@ -29,7 +29,8 @@ class ReadOnly(admin.ModelAdmin):
 
 class EventInline(admin.TabularInline):
     model = Event
-    fields = readonly_fields = ["seq", "created_at", "kind", "code", "message", "actor"]
+    fields = ["seq", "created_at", "kind", "code", "message", "actor"]
+    readonly_fields = ["seq", "created_at", "kind", "code", "message", "actor"]
     ordering = ["-seq"]
     extra = 0
     can_delete = False
