@@ -20,6 +20,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # uv itself lives in a small environment of its own, so that a fresh machine needs only Python.
+TEST_PROCESSES ?= 3
 UV := .venv-uv/bin/uv
 $(UV):
 	@$(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
@@ -50,8 +51,9 @@ lint: install ## ruff, mypy, import contracts
 	@$(BIN)/mypy portal workers k8s
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
+# The tests' own state goes to a folder of its own, never to var/; -n: some tests wait more than they work.
 test: install browser lint ## everything, the browser tests too
-	@$(BIN)/pytest
+	@var=$$(mktemp -d) && trap 'rm -rf "$$var"' EXIT && VAR_DIR=$$var $(BIN)/pytest -q -n $(TEST_PROCESSES) --durations=15
 
 bench: install ## measurements, with the peer beside ours
 	@$(BIN)/python -m tests.bench
