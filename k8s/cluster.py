@@ -157,6 +157,11 @@ class Cluster:
         """Several lists side by side: (kind, namespace, labels, fields) each."""
         return _all([self._pool().submit(self.find, kind, namespace, labels=labels, fields=fields) for kind, namespace, labels, fields in requests])
 
+    def list_labelled(self, namespace: str, labels: Mapping[str, str]) -> list[Object]:
+        """Everything with all of `labels` in a namespace, of the kinds that environments are made of."""
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        return [item for items in self.gather([(kind, namespace, selector, "") for kind in ENVIRONMENT_KINDS]) for item in items]
+
     def delete(self, item: Mapping[str, Any], *, grace_seconds: int | None = None) -> bool:
         """Delete an object as it was read: by name, and only if it is still the same one (uid). What it owns goes after it.
 

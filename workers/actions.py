@@ -173,9 +173,7 @@ def _belongs(item: Object, keep: set[str]) -> bool:
 
 def left_objects(context: Context) -> list[Object]:
     """Everything in the cluster that bears the environment's label."""
-    label = selector(context.environment.id)
-    namespace = names.namespace(context.environment.team.slug)
-    return [item for items in context.cluster.gather([(kind, namespace, label, "") for kind in api.ENVIRONMENT_KINDS]) for item in items]
+    return context.cluster.list_labelled(names.namespace(context.environment.team.slug), {names.ENVIRONMENT: str(context.environment.id)})
 
 
 def is_empty(context: Context) -> bool:

@@ -19,7 +19,6 @@ from portal.domain.models import Environment, Event, LogArchive, Quota
 from tests.embedded import EmbeddedCluster
 from tests.stack import wait_until
 from workers import housekeeping, teams
-from workers.actions import selector
 from workers.converge import converge
 from workers.hub import Hub
 
@@ -75,9 +74,8 @@ class Site:
         return self.until(environment, lambda now: now.state == state, f"state {state}")
 
     def left(self, environment: Environment) -> list[str]:
-        namespace = names.namespace(environment.team.slug)
-        lists = self.cluster.gather([(kind, namespace, selector(environment.pk), "") for kind in api.ENVIRONMENT_KINDS])
-        return [f"{item['kind']}/{item['metadata']['name']}" for items in lists for item in items]
+        found = self.cluster.list_labelled(names.namespace(environment.team.slug), {names.ENVIRONMENT: str(environment.pk)})
+        return [f"{item['kind']}/{item['metadata']['name']}" for item in found]
 
 
 @pytest.fixture
