@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from k8s.local.kubelet.pod import PodWorker
 
 BACKOFF_FIRST, BACKOFF_MOST, BACKOFF_RESET = 10.0, 300.0, 600.0
+PYCACHE = "/var/cache/atelier/pycache"  # in containers; shared by those with a Python of this machine
 LOG_LIMIT = 10 * 1024 * 1024
 _RETRY = 5.0  # seconds until a missing ConfigMap or Secret is looked for again when nothing was heard of it
 
@@ -208,6 +209,11 @@ class Runner:
                 shutil.rmtree(old, ignore_errors=True)
         mounts = volumes.mounts(spec, worker.volumes, env) + self._own_mounts()
         env.setdefault("HOME", "/")
+        if runtime.prefixes:
+            # Environments are read-only to pods: without a place of its own compiled code would be compiled at every start.
+            cache = kubelet.options.state_dir / "pycache"
+            mounts.append({"type": "bind", "target": PYCACHE, "source": private_directory(cache)})
+            env.setdefault("PYTHONPYCACHEPREFIX", PYCACHE)
         cwd = spec.get("workingDir") or (runtime.home if runtime.home else "/")
         mounts += worker.private_mounts(mounts, [runtime.home] if runtime.home else [], runtime.prefixes)
         document: dict[str, Any] = {

@@ -59,6 +59,16 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def private_memory(root: int) -> int:
+    """Bytes that the processes below `root` have for themselves, pages of files and shared memory left out."""
+    total = 0
+    for pid in descendants(root):
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/statm") as file:
+            fields = file.read().split()
+            total += int(fields[1]) - int(fields[2])
+    return total * os.sysconf("SC_PAGE_SIZE")
+
+
 def explain(error: OSError, argv: list[str], cwd: str) -> str:
     """Why a command could not be started, as runc words it."""
     head = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
@@ -170,6 +180,7 @@ class Shim:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
         self.child = 0
+        self.over = False  # beyond its memory limit, where no control group says so
         self.isolated = spec["mode"] != "plain"
         self.pidns = bool(spec.get("pidns"))
 
@@ -261,9 +272,15 @@ class Shim:
         for fd in [*readers, wake]:
             poll.register(fd, select.POLLIN)
         status: int | None = None
-        deadline = 0.0
+        deadline = looked = 0.0
+        watched = self.spec.get("memory_watch")
         while status is None or readers:
-            events = poll.poll(None if status is None else 200)
+            events = poll.poll((1000 if watched else None) if status is None else 200)
+            if watched and status is None and time.monotonic() - looked >= 1:
+                looked = time.monotonic()
+                if private_memory(os.getpid()) > watched:
+                    self.over = True
+                    self.kill()
             for fd, _ in events:
                 if fd == wake:
                     with contextlib.suppress(BlockingIOError):
@@ -341,6 +358,8 @@ class Shim:
                     time.sleep(0.01)
 
     def _oom(self) -> bool:
+        if self.over:
+            return True
         for path in self.spec.get("cgroup_oom", []):
             with contextlib.suppress(OSError), open(path) as file:
                 for line in file:
