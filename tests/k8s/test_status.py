@@ -277,7 +277,16 @@ def test_a_notebook_is_ready_when_the_hub_says_so() -> None:
 def test_a_running_pod_is_not_a_ready_notebook() -> None:
     seen = notebook(lab(), server=PENDING, claim=BOUND)
     assert (seen.verdict.phase, seen.snapshot["hub_url"]) == (Phase.PROGRESSING, "")
-    assert steps(seen) == {"quota": "done", "queue": "done", "pod": "done", "volume": "done", "network": "done", "image": "done", "start": "done", "ready": "active"}
+    assert steps(seen) == {
+        "quota": "done",
+        "queue": "done",
+        "pod": "done",
+        "volume": "done",
+        "network": "done",
+        "image": "done",
+        "start": "done",
+        "ready": "active",
+    }
 
 
 def test_a_spawn_that_failed_says_what_the_hub_said() -> None:
