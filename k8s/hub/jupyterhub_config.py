@@ -76,7 +76,11 @@ c.JupyterHub.services = [{"name": "atelier-portal", "api_token": env["ATELIER_HU
 c.JupyterHub.load_roles = [
     # In place of JupyterHub's own "user", which holds "self": users reach their servers and report activity, and that is all.
     # They cannot start, stop, alter or share a server, nor make tokens.
-    {"name": "user", "description": "Reach one's own servers", "scopes": ["access:servers!user", "users:activity!user", "read:users:name!user", "read:users:groups!user"]},
+    {
+        "name": "user",
+        "description": "Reach one's own servers",
+        "scopes": ["access:servers!user", "users:activity!user", "read:users:name!user", "read:users:groups!user"],
+    },
     {
         "name": "atelier-portal",
         "description": "Start and stop servers for users",
