@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from portal.runtime import ROOT
 from tests.stack import Stack, free_ports, wait_until
@@ -23,6 +23,7 @@ from tests.web.world import PASSWORD
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
 TIMEOUT = int(os.environ.get("BROWSER_TIMEOUT", "60000"))  # milliseconds; generous, for machines with other work to do
+expect.set_options(timeout=TIMEOUT)
 
 
 class Portal:

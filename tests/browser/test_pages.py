@@ -10,10 +10,9 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Page, expect
 
-from .conftest import TIMEOUT, Portal, Watch, sign_in
+from .conftest import Portal, Watch, sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.integration]
-expect.set_options(timeout=TIMEOUT)
 
 PageOf = Callable[..., Page]
 
