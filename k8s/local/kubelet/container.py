@@ -368,11 +368,16 @@ class Runner:
 
     # --- stop ---
 
+    async def launched(self) -> None:
+        if self._starting is not None:
+            with contextlib.suppress(StartError):
+                await asyncio.shield(self._starting)
+
     async def find_process(self) -> Process | None:
         """What runs of this container, whoever started it."""
         if self.process is None and self._starting is not None:
             with contextlib.suppress(StartError):
-                self.process = await self._starting
+                self.process = await asyncio.shield(self._starting)  # a launch is never left half done
         if self.process is None and self._starting is None:
             found = self._adopt()
             self.process = found if isinstance(found, Process) else None

@@ -168,8 +168,11 @@ class Kubelet:
 
     async def stop(self, *, kill_pods: bool) -> None:
         """Without `kill_pods` everything goes on running and is found again at the next start."""
-        for worker in list(self.workers.values()):
+        workers = list(self.workers.values())
+        for worker in workers:
             worker.detach()
+        for worker in workers:
+            await worker.started()
         if not kill_pods:
             return
         running = [found for directory in self.pods_dir.iterdir() for found in running_below(directory)]

@@ -289,6 +289,11 @@ class PodWorker:
         volumes.forget_memory(self.uid)
         await asyncio.to_thread(shutil.rmtree, self.directory, True)
 
+    async def started(self) -> None:
+        """Returns when no container is between its launch and the record of it: one that is could be neither killed nor found again."""
+        for runner in self.runners:
+            await runner.launched()
+
     def detach(self) -> None:
         """The cluster process ends; the containers go on."""
         self._cancel_work()

@@ -65,7 +65,7 @@ def test_time_stamps_come_first_and_can_be_asked_from(talker: Server) -> None:
     later = logs(talker, "live", timestamps=True).splitlines()[-1].partition(" ")[0]
     base = f"{talker.api.configuration.host}/api/v1/namespaces/default/pods/live/log?timestamps=1&sinceTime={later}"
     context = ssl.create_default_context(cafile=talker.api.configuration.ssl_ca_cert)
-    request = urllib.request.Request(base, headers={"Authorization": talker.api.configuration.api_key["authorization"]})
+    request = urllib.request.Request(base, headers={"Authorization": f"Bearer {(talker.state / 'token').read_text()}"})
     with urllib.request.urlopen(request, context=context) as answer:
         since = answer.read().decode().splitlines()
     assert since[0].startswith(later[:26])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from k8s.local.documents import at
 
-from .conftest import World, pod, pod_ip_env, until
+from .conftest import World, pod, pod_ip_env, processes_with, until
 
 pytestmark = pytest.mark.integration
 
@@ -220,3 +223,16 @@ async def test_accelerators_lead_to_simulated_nodes_and_other_pods_to_the_machin
     assert out == "[]\n"
     await world.run("npu", "true", container={"resources": {"limits": {"huawei.com/Ascend910": "1"}}})
     assert world.pod("npu")["spec"]["nodeName"] == "sim-npu-1"
+
+
+async def test_the_end_of_the_cluster_also_ends_what_is_just_being_started(tmp_path: Path) -> None:
+    mark = f"5{os.getpid()}"
+    world = World(tmp_path / "state")
+    await world.begin()
+    for number in range(8):
+        world.create(pod(f"p{number}", f"sleep {mark}"))
+    await until(lambda: list(world.state.glob("pods/*/containers/main/0/spec.json")))
+    await world.end()
+    await asyncio.sleep(0)
+    assert processes_with(f"sleep\0{mark}") == []
+    assert processes_with(f"sleep {mark}") == []
