@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Entry to the Django management commands."""
+
 import os
 import sys
 

@@ -155,14 +155,12 @@ class Parts(Stack):
         began = time.monotonic()
         for name in self.NAMES:
             self.start_part(name)
-        for command in ("migrate", "load_catalogue", "seed_demo", "oidc_client"):
-            self.manage(command)
-        wait_until(lambda: all(self.part_answers(name) for name in ("cluster", "redis", "hub", "worker", "web")), "every part to answer", timeout)
+        self.manage("prepare", "--wait", "redis", "cluster", "web", "worker", "hub")
         return time.monotonic() - began
 
     def start_part(self, name: str) -> None:
         with (self.var / f"{name}.out").open("ab") as out:
-            argv = [sys.executable, "manage.py", "run", name]
+            argv = [sys.executable, "-m", "portal.ops.run", name]
             self.parts[name] = subprocess.Popen(argv, cwd=ROOT, env=self.env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
 
     def kill_part(self, name: str) -> None:
@@ -171,11 +169,6 @@ class Parts(Stack):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-    def part_answers(self, name: str) -> bool:
-        script = f"import django; django.setup(); from portal.ops.processes import ANSWERS; raise SystemExit(not ANSWERS[{name!r}]())"
-        env = {**self.env, "DJANGO_SETTINGS_MODULE": "portal.settings"}
-        return subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, check=False, capture_output=True).returncode == 0
 
     def stop(self) -> None:
         for name in reversed(list(self.parts)):

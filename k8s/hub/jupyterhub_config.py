@@ -1,4 +1,4 @@
-"""Configuration of JupyterHub. It reads environment variables and nothing else; `manage.py run hub` sets them.
+"""Configuration of JupyterHub. It reads environment variables and nothing else; `python -m portal.ops.run hub` sets them.
 
     PUBLIC_URL                  address of the portal, which is the OIDC provider (issuer PUBLIC_URL/o)
     HUB_PUBLIC_URL              address of the Hub as browsers see it
@@ -22,6 +22,7 @@ Spawned servers survive a restart of the Hub. The proxy stops and starts with it
 
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -103,3 +104,10 @@ c.Spawner.start_timeout = 600
 c.Spawner.http_timeout = 120
 c.Spawner.poll_interval = 10
 c.Spawner.consecutive_failure_limit = 0  # a bad template must not stop the Hub
+
+# A cluster that starts beside the Hub writes it within the time that the imports above have taken; a spawner cannot be made without it.
+deadline = time.monotonic() + 60
+while not Path(env["KUBECONFIG"]).is_file():
+    if time.monotonic() > deadline:
+        sys.exit(f"there is no kubeconfig at {env['KUBECONFIG']}")
+    time.sleep(0.05)

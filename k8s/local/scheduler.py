@@ -13,6 +13,7 @@ from typing import Any
 
 from .client import Client
 from .documents import Doc, at, labels_of, meta, name_of, namespace_of, now
+from .kubelet.devices import SIMULATED
 from .quantity import parse
 
 log = logging.getLogger(__name__)
@@ -313,8 +314,12 @@ class Scheduler:
                 )
 
     def _bind(self, pod: Doc, node: str) -> None:
+        simulated = SIMULATED in meta(self.client.get("Node", None, node) or {"metadata": {}}).get("labels", {})
+
         def change(doc: Doc) -> None:
             doc["spec"]["nodeName"] = node
+            if simulated:  # said on the pod as well, so that whoever reads it need not look up its node
+                meta(doc).setdefault("annotations", {})[SIMULATED] = "true"
             _set_condition(doc, {"type": "PodScheduled", "status": "True"})
 
         # Past validation: this is what the `binding` subresource does.

@@ -74,7 +74,7 @@ def _flavor(document: Mapping[str, Any], accelerators: Collection[str]) -> Itera
 def _template(document: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _quantities(document.get("home") or {}, "home", size=parse_bytes)
     yield from _spans(document)
-    params = document.get("params", {"type": "object", "properties": {}})
+    params = document.get("params", {"type": "object", "additionalProperties": False, "properties": {}})
     wrong = list(_params(params))
     yield from wrong
     properties = {} if wrong else params.get("properties", {})

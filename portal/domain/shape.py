@@ -65,10 +65,7 @@ def role_shapes(template_spec: Mapping[str, Any], params: Mapping[str, Any], fla
             name = count["param"]
             count = workers if workers is not None else params.get(name, template_spec["params"]["properties"][name].get("default", 1))
         own = role.get("resources")
-        if own:
-            shape = FlavorShape(cpu_millis=parse_cpu(str(own["cpu"])), memory_bytes=parse_bytes(str(own["memory"])))
-        else:
-            shape = flavor
+        shape = FlavorShape(cpu_millis=parse_cpu(str(own["cpu"])), memory_bytes=parse_bytes(str(own["memory"]))) if own else flavor
         shapes.append(
             RoleShape(
                 name=role["name"],

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from portal.ops import processes
+from portal.ops.answers import hub_answers, web_answers, worker_answers
 from portal.ops.client import Api, Browser, StepFailed
 from portal.runtime import ROOT
 
@@ -44,7 +44,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         with contextlib.ExitStack() as stack:
-            if not processes.web_answers():
+            if not web_answers():
                 stack.enter_context(self._portal())
             credentials = json.loads((settings.VAR_DIR / "credentials.json").read_text())
             self.began = time.monotonic()
@@ -134,7 +134,7 @@ class Command(BaseCommand):
         process = subprocess.Popen([sys.executable, "manage.py", "up"], cwd=ROOT, start_new_session=True)
         try:
             deadline = time.monotonic() + 180
-            while not (processes.web_answers() and processes.hub_answers() and processes.worker_answers()):
+            while not (web_answers() and hub_answers() and worker_answers()):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise CommandError("the portal did not come up")
                 time.sleep(0.2)

@@ -15,11 +15,12 @@ import honcho.manager
 import honcho.printer
 import psutil
 from django.conf import settings
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from honcho.environ import parse_procfile
 
 from portal.ops import processes
+from portal.ops.answers import wait_for
+from portal.ops.prepare import prepare
 from portal.runtime import ROOT
 
 STOP_SECONDS = 11  # after this what still runs is killed; the whole stop takes at most 15 s
@@ -131,14 +132,9 @@ class Command(BaseCommand):
     def _bring_up(self, manager: honcho.manager.Manager, names: list[str], began: float, failures: list[str]) -> None:
         """Beside the running processes: migrate, load, seed, wait until everything answers, say so."""
         try:
-            call_command("migrate", interactive=False, verbosity=0)
-            call_command("load_catalogue", verbosity=0)
-            call_command("seed_demo", verbosity=0)
-            call_command("oidc_client", verbosity=0)
             self._remember_pids(manager, names)
-            processes.wait_for(
-                tuple(name for name in ("redis", "database", "cluster", "hub", "worker", "web") if name in names or name in ("database", "cluster"))
-            )
+            prepare()
+            wait_for(("redis", "database", "cluster", "web", "worker", "hub"))
         except Exception as error:
             failures.append(f"Atelier did not come up: {error}. See {settings.VAR_DIR / 'log'}.")
             manager.returncode = 1
@@ -168,6 +164,8 @@ class Command(BaseCommand):
 
     def _remember_pids(self, manager: honcho.manager.Manager, names: list[str]) -> None:
         known = {}
+        while not manager._all_started():
+            time.sleep(0.05)
         for name in names:
             pid = manager._processes[name].get("pid")
             if pid and psutil.pid_exists(pid):
