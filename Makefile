@@ -48,7 +48,7 @@ browser:
 
 lint: install ## ruff, mypy, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy portal workers k8s
+	@$(BIN)/mypy --follow-imports=silent k8s workers portal/domain portal/live portal/web
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 # The tests' own state goes to a folder of its own, never to var/; -n: some tests wait more than they work.
