@@ -3,15 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# `make up PORT=9000 HUB_PORT=9010 KUBECONFIG=path`: handed to every process. A KUBECONFIG of the shell does not count, only one given to make.
+# Settings are given as `make up PORT=9000 KUBECONFIG=path`. A KUBECONFIG of the shell does not count: nobody should meet a real cluster by accident.
 ifneq ($(origin KUBECONFIG),command line)
 unexport KUBECONFIG
-KUBECONFIG :=
 endif
-export KUBECONFIG
-SETTINGS := PORT HUB_PORT HUB_API_PORT PROXY_API_PORT CLUSTER_PORT HUB_CONNECT_HOST BIND PUBLIC_URL HUB_PUBLIC_URL VAR_DIR DATABASE_URL VERBOSE \
-	STORAGE_CLASS SERVICE_DOMAIN NODE_SELECTOR IMAGES HOME_SIZE HUB_CIDRS EGRESS_CIDRS CLUSTER_NODES CLUSTER_RUNTIMES
-$(foreach name,$(SETTINGS),$(if $(filter command line,$(origin $(name))),$(eval export $(name))))
 
 .DEFAULT_GOAL := help
 .PHONY: help up demo test lint bench install messages browser
@@ -55,5 +50,5 @@ lint: install ## ruff, mypy, import contracts
 test: install browser lint ## everything, the browser tests too
 	@var=$$(mktemp -d) && trap 'rm -rf "$$var"' EXIT && VAR_DIR=$$var $(BIN)/pytest -q -n $(TEST_PROCESSES) --durations=15
 
-bench: install ## measurements, with the peer beside ours
+bench: install ## measurements, with the peer beside ours (ONLY=name,... RUNS=n)
 	@$(BIN)/python -m tests.bench

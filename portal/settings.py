@@ -34,7 +34,7 @@ HUB_API_URL = env.str("HUB_API_URL", f"http://{HUB_CONNECT_HOST}:{HUB_API_PORT}/
 # --- Kubernetes -------------------------------------------------------------
 KUBECONFIG = env.str("KUBECONFIG", "")  # empty: the embedded cluster's
 EMBEDDED_CLUSTER = not KUBECONFIG
-KUBECONFIG_PATH = Path(KUBECONFIG or VAR_DIR / "cluster" / "kubeconfig").resolve()
+KUBECONFIG_PATH = Path(KUBECONFIG or VAR_DIR / "cluster" / "kubeconfig").expanduser().resolve()
 CLUSTER_NODES = env.str("CLUSTER_NODES", "")  # YAML of the embedded cluster's nodes; empty: this machine plus simulated ones
 CLUSTER_RUNTIMES = env.str("CLUSTER_RUNTIMES", "")  # YAML: which image runs in which local environment
 STORAGE_CLASS = env.str("STORAGE_CLASS", "")  # empty: the cluster's default
