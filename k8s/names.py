@@ -39,8 +39,11 @@ def namespace(team: str) -> str:
 
 
 def object_name(name: str, environment_id: str) -> str:
-    """Base name of an environment's objects: its name (at most 30 characters) and the first 8 digits of its id."""
-    return f"{name[:30].rstrip('-')}-{environment_id.replace('-', '')[:8]}"
+    """Base name of an environment's objects: the beginning of its name and the first 8 digits of its id, at most 30 characters.
+
+    It is a notebook's server name too, and JupyterHub takes 30 characters and no two hyphens in a row.
+    """
+    return f"{re.sub('-+', '-', name)[:21].rstrip('-')}-{environment_id.replace('-', '')[:8]}"
 
 
 def role_name(base: str, role: str) -> str:

@@ -44,7 +44,7 @@ class Portal:
         self.var.mkdir(parents=True, exist_ok=True)
         for arguments in (["migrate", "-v0"], ["collectstatic", "--noinput", "-v0"]):
             subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, check=True)
-        self.spawn("redis", [sys.executable, "manage.py", "run", "redis"])
+        self.spawn("redis", [sys.executable, "-m", "portal.ops.run", "redis"])
         self.spawn("web", [sys.executable, "-m", "uvicorn", "portal.asgi:application", "--host", "127.0.0.1", "--port", self.env["PORT"], "--no-access-log"])
         wait_until(self._answers, "the portal to answer")
         self.rows("make_world")
@@ -89,7 +89,7 @@ class Portal:
                 process.wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     portal = Portal(tmp_path_factory.mktemp("portal"))
     try:
@@ -99,7 +99,7 @@ def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
         portal.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole installation, as `make up` starts it."""
     stack = Stack(tmp_path_factory.mktemp("stack"))
@@ -110,7 +110,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.skip("no Chromium on this machine: `apt-get install chromium`, or name one in CHROMIUM")

@@ -12,7 +12,7 @@ import pytest
 from portal.ops.client import Api
 from tests.stack import Parts, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.integration
 CATALOGUE = Path(__file__).parent / "catalogue"
 
 

@@ -30,7 +30,7 @@ def test_a_dask_cluster_knows_its_scheduler_by_name(world: World, settings: Any)
     assert worker.args[0] == f"tcp://{host}:8786"
     assert worker.args[worker.args.index("--memory-limit") + 1] == str(worker.resources.memory_bytes)
     assert scheduler.ports[0] == Port(name="comm", number=8786, endpoint=Endpoint(title="Scheduler", scheme="tcp", path=""))
-    assert scheduler.readiness == Probe(port="comm")
+    assert scheduler.readiness == Probe(port="dashboard", path="/health")
     assert spec.connect_env == {"DASK_SCHEDULER_ADDRESS": f"tcp://{host}:8786"}
     assert f'Client("tcp://{host}:8786")' in spec.connect_snippet
 

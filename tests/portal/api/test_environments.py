@@ -21,7 +21,7 @@ def test_a_cluster_lives_from_request_to_deletion(world: World, alice: Any) -> N
     body = made.json()
     assert made["Location"] == f"http://testserver/api/v1/environments/{body['id']}"
     assert (body["state"], body["desired"], body["workers"], body["expires_in"], body["owner"]) == ("requested", "running", 2, "1h30m", "alice")
-    assert body["resources"] == {"cpu": 2.5, "memory_bytes": 5 * 2**30, "accelerators": {}}
+    assert body["resources"] == {"cpu": 3.0, "memory_bytes": 5 * 2**30, "accelerators": {}}
     address = f"/environments/{body['id']}"
     environment = Environment.objects.get(pk=body["id"])
     world.bring_to(environment, "queued", "provisioning", "running")

@@ -20,7 +20,7 @@ def test_a_request_reserves_for_the_team_and_for_the_user_within_it(world: World
     world.request(template="dask", name="dk", flavor="cpu-medium", params={"workers": 3})
     for user in (None, world.alice):
         assert world.used("environments", user=user) == 1
-        assert world.used("cpu", user=user) == 500 + 3 * 2000
+        assert world.used("cpu", user=user) == 1000 + 3 * 2000
         assert world.used("memory", user=user) == (1 + 3 * 4) * GIB
     assert world.used("cpu", user=world.lena) == 0
 
@@ -127,13 +127,13 @@ def test_start_reserves_again_and_is_refused_when_the_room_is_gone(world: World)
 
 def test_scaling_reserves_the_difference_and_gives_back_the_rest(world: World) -> None:
     environment = world.running(template="dask", name="dk")
-    world.limit("cpu", 4500)
+    world.limit("cpu", 5000)
     with pytest.raises(QuotaExceeded):
         services.environment_scale(actor=world.alice, environment_id=environment.pk, workers=5)
     services.environment_scale(actor=world.alice, environment_id=environment.pk, workers=4)
-    assert world.used("cpu") == 4500
+    assert world.used("cpu") == 5000
     services.environment_scale(actor=world.alice, environment_id=environment.pk, workers=1)
-    assert world.used("cpu") == 1500
+    assert world.used("cpu") == 2000
     world.bring_to(environment, "stopping", "stopped")
     assert world.used("cpu") == 0
 
@@ -143,7 +143,7 @@ def test_scaling_a_stopped_cluster_reserves_nothing_until_it_starts(world: World
     services.environment_scale(actor=world.alice, environment_id=environment.pk, workers=7)
     assert world.used("cpu") == 0
     services.environment_start(actor=world.alice, environment_id=environment.pk)
-    assert world.used("cpu") == 7500
+    assert world.used("cpu") == 8000
 
 
 def test_a_limit_below_present_use_is_allowed_and_blocks_only_what_is_new(world: World) -> None:

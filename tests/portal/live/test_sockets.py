@@ -195,6 +195,6 @@ async def test_sockets_go_on_while_redis_is_down(site: Site, environment: str) -
             site.rows("event", environment=environment, code="Quiet", message="nobody announces this")
             await client.until(lambda: client.messages[-1].get("code") == "Quiet")
     finally:
-        site.spawn("redis", [sys.executable, "manage.py", "run", "redis"])
+        site.spawn("redis", [sys.executable, "-m", "portal.ops.run", "redis"])
     async with site.socket(PATHS[0].format(id=environment), session) as client:
         await asyncio.wait_for(client.receive(), 60)

@@ -15,7 +15,7 @@ from portal.ops.client import Api
 from portal.runtime import ROOT
 from tests.stack import Stack, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
