@@ -240,3 +240,12 @@ def test_a_seal_depends_on_the_whole_document() -> None:
     assert one == same
     assert one["metadata"]["annotations"][key] != other["metadata"]["annotations"][key]
     assert key not in manifests.parent(cluster_spec())["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("name", ["a", "n" * 40, "two--hyphens---in-a-row", "ends-at-twenty-one-x-here"])
+def test_a_base_name_is_one_that_the_hub_takes_as_a_servers_name(name: str) -> None:
+    from jupyterhub.slugs import is_valid_safe_slug
+
+    base = names.object_name(name, "0a1b2c3d-0000-0000-0000-000000000000")
+    assert is_valid_safe_slug(base)
+    assert base.endswith("-0a1b2c3d")

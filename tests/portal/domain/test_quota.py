@@ -248,6 +248,8 @@ class AnyHistory(TestCase):
             for row in Quota.objects.exclude(limit=None):
                 assert row.used <= (row.limit or 0), (step, row.resource)
             for environment in Environment.objects.all():
-                holds = State(environment.state) not in (State.STOPPED, State.FAILED, State.DELETED)
-                asleep = environment.state == State.DELETING
-                assert asleep or bool(environment.reserved) == holds, (step, environment.state)
+                state = State(environment.state)
+                if state in (State.STOPPED, State.FAILED, State.DELETED):
+                    assert environment.reserved == {}, (step, state)
+                elif state not in (State.STOPPING, State.DELETING):  # these hold until they end, unless they come from failed
+                    assert environment.reserved, (step, state)
