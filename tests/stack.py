@@ -40,6 +40,13 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = 120) ->
         time.sleep(0.05)
 
 
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Stack:
     """`start`, `stop`, and what a user of the installation needs to know."""
 
@@ -98,20 +105,22 @@ class Stack:
                 process.kill()
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of this installation, pods included: those whose command, folder or environment names its VAR_DIR."""
-        found = []
-        mark = str(self.var)
+        """Every process of this installation: those whose command, folder, environment or open files name its VAR_DIR, and their children.
+
+        A pod's supervisor names it nowhere but holds its log open; the pod's own processes are its children.
+        """
+        found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
-            try:
-                if (
-                    process.pid != os.getpid()
-                    and process.status() != psutil.STATUS_ZOMBIE
-                    and (any(mark in part for part in process.cmdline()) or mark in process.cwd() or any(mark in value for value in process.environ().values()))
-                ):
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
-                continue
-        return found
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.pid != os.getpid() and self._is_ours(process):
+                    found[process.pid] = process
+                    found |= {child.pid: child for child in process.children(recursive=True)}
+        return [process for process in found.values() if _lives(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        mark = str(self.var)
+        named = (*process.cmdline(), process.cwd(), *process.environ().values())
+        return any(mark in text for text in named) or any(mark in file.path for file in process.open_files())
 
     def credentials(self) -> dict[str, str]:
         return json.loads((self.var / "credentials.json").read_text())

@@ -26,9 +26,10 @@ c.LocalClusterConfig.scheduler_cmd = ["{bin}/dask", "scheduler"]
 c.LocalClusterConfig.worker_cmd = ["{bin}/dask", "worker"]
 c.LocalBackend.clusters_directory = "{folder}/clusters"
 """
-# Runs in its own process: the client keeps an event loop and threads of its own.
+# Runs in its own process: the client keeps an event loop and threads of its own. No collection: a Gateway collected on the loop's thread waits for itself.
 CLIENT = """
-import sys, time
+import gc, sys, time
+gc.disable()
 from dask_gateway import Gateway
 gateway = Gateway(sys.argv[1], proxy_address=sys.argv[2], auth="basic")
 for _ in range(int(sys.argv[3])):

@@ -51,6 +51,7 @@ def test_ctrl_c_leaves_no_process_and_a_second_start_brings_environments_back(st
         body = {"name": "keeper", "template": "dask", "flavor": "cpu-small", "team": "vision", "params": {"workers": 1}}
         identifier = api.call("POST", "/environments", json=body)["id"]
         api.wait_state(identifier, "running")
+    assert any("dask" in " ".join(process.cmdline()) for process in stack.processes()), "pods count among its processes"
     stack.interrupt()
     assert stack.process is not None
     assert stack.process.returncode == 0, stack.output.read_text()
