@@ -27,6 +27,7 @@
       this.dropped = false;
       this.lastTop = 0;
       this.onfollow = () => {};
+      this.box.classList.add("logs-following");
       this.box.addEventListener("scroll", () => this.scrolled(), { passive: true });
       // a block gets its true height only when it comes into sight: the bottom moves after we went there
       new ResizeObserver(() => this.following && this.settle()).observe(this.rows);
@@ -162,6 +163,7 @@
 
     follow(on) {
       this.following = on;
+      this.box.classList.toggle("logs-following", on);
       if (on) this.jump.textContent = this.jumpText || (this.jumpText = this.jump.textContent);
       else this.jumpText = this.jumpText || this.jump.textContent;
       this.settle();
