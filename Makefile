@@ -15,7 +15,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # uv itself lives in a small environment of its own, so that a fresh machine needs only Python.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 UV := .venv-uv/bin/uv
 $(UV):
 	@$(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
@@ -253,3 +255,13 @@ class AnyHistory(TestCase):
                     assert environment.reserved == {}, (step, state)
                 elif state not in (State.STOPPING, State.DELETING):  # these hold until they end, unless they come from failed
                     assert environment.reserved, (step, state)
+
+
+def test_the_check_command_fails_on_drift_and_repairs_it_when_told(world: World) -> None:
+    world.running()
+    call_command("quota_check")
+    Quota.objects.filter(team=world.vision, user=None, resource="cpu").update(used=77)
+    with pytest.raises(CommandError, match="drifted"):
+        call_command("quota_check")
+    call_command("quota_check", repair=True)
+    assert world.used("cpu") == 1000
