@@ -49,8 +49,3 @@ def object_name(name: str, environment_id: str) -> str:
 def role_name(base: str, role: str) -> str:
     """Name of a role's StatefulSet and Service."""
     return f"{base}-{role}"
-
-
-def home_claim(owner: str, name: str) -> str:
-    """Name of the claim of a home volume: at most 63 characters, distinct for each owner and environment name."""
-    return f"home-{label_value(name)[:40].rstrip('-')}-{sha256(f'{owner}/{name}'.encode()).hexdigest()[:8]}"

@@ -47,7 +47,6 @@ MOVES: dict[State, frozenset[State]] = {
     _S.DELETED: frozenset(),
 }
 
-ACTIVE = frozenset({_S.REQUESTED, _S.AWAITING_APPROVAL, _S.QUEUED, _S.PROVISIONING, _S.RUNNING, _S.STOPPING})
 SETTLED: dict[Desired, frozenset[State]] = {
     # where convergence rests until something is observed or asked for
     Desired.RUNNING: frozenset({_S.RUNNING, _S.FAILED, _S.AWAITING_APPROVAL}),
@@ -59,11 +58,6 @@ SETTLED: dict[Desired, frozenset[State]] = {
 def can_move(origin: State, target: State) -> bool:
     """True when `origin -> target` is a move of the lifecycle."""
     return target in MOVES[origin]
-
-
-def origins_of(target: State) -> frozenset[State]:
-    """Every state from which `target` may be entered."""
-    return frozenset(state for state, targets in MOVES.items() if target in targets)
 
 
 def is_settled(desired: Desired, state: State) -> bool:
