@@ -48,6 +48,21 @@ EGRESS_CIDRS = env.list("EGRESS_CIDRS", [])  # where pods may connect to outside
 LOG_ARCHIVE_BYTES = env.int("LOG_ARCHIVE_BYTES", 1024 * 1024)
 SWEEP_SECONDS = env.int("SWEEP_SECONDS", 10)
 
+# --- queue, time, approval ----------------------------------------------------
+QUEUE_SYSTEM = env.str("QUEUE_SYSTEM", "auto")  # auto | builtin | kueue | volcano; auto: Kueue or Volcano where the cluster has them
+KUEUE_LOCAL_QUEUE = env.str("KUEUE_LOCAL_QUEUE", "atelier")  # of every team's namespace
+VOLCANO_QUEUE = env.str("VOLCANO_QUEUE", "default")
+TOPOLOGY_LABELS = env.dict("TOPOLOGY_LABELS", {})  # level=node label, e.g. rack=topology.kubernetes.io/rack,nvlink=...
+DEFAULT_PRIORITY = env.str("DEFAULT_PRIORITY", "normal")
+FAIR_SHARE_HOURS = env.int("FAIR_SHARE_HOURS", 72)  # window over which teams' shares are compared
+PREEMPT_GRACE_SECONDS = env.int("PREEMPT_GRACE_SECONDS", 300)
+EXPIRY_WARNING_MINUTES = env.int("EXPIRY_WARNING_MINUTES", 30)
+DELETE_STOPPED_DAYS = env.int("DELETE_STOPPED_DAYS", 14)  # of environments stopped by expiry or idleness; 0: never
+APPROVAL_LAPSES_HOURS = env.int("APPROVAL_LAPSES_HOURS", 72)
+PROMETHEUS_URL = env.str("PROMETHEUS_URL", "").rstrip("/")
+# PromQL giving one sample of accelerator use in percent per pod, with the labels `namespace` and `pod`.
+PROMETHEUS_ACCELERATOR_QUERY = env.str("PROMETHEUS_ACCELERATOR_QUERY", "max by (namespace, pod) (DCGM_FI_DEV_GPU_UTIL)")
+
 # --- secrets, made on the first run -----------------------------------------
 SECRET_KEY = secret(VAR_DIR, "secret_key")
 INSTALL_ID = env.str("INSTALL_ID", "") or secret(VAR_DIR, "install_id", "hex32")[:12]

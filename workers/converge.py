@@ -43,7 +43,7 @@ NOTEBOOK_RESTARTS = 3  # of a notebook that was lost, within an hour
 _RESTARTED = "NotebookRestarted"
 
 # Seconds until the next look when nobody reports anything in between. A sweep every SWEEP_SECONDS finds what is due.
-_SOON, _RUNNING, _REST = 4.0, 60.0, 6 * 3600.0
+_SOON, _QUEUED, _RUNNING, _REST = 4.0, 15.0, 60.0, 6 * 3600.0
 
 
 class Superseded(Exception):
@@ -116,6 +116,7 @@ class _Round:
             empty=empty,
             stale=stale,
             fresh=self.fresh,
+            admitted=environment.admitted_at is not None,
             restarts_left=self.observation is None or self.observation.verdict.phase is not Phase.GONE or self._restarts_left(),
         )
         steps = plan(facts)
@@ -124,7 +125,7 @@ class _Round:
             outcome = _STEPS[step](self)
             moved = moved or step not in (Step.APPLY, Step.TEAR_DOWN, Step.CLEAN)
             if outcome is False:
-                return 1.0
+                return _jittered(_QUEUED) if step is Step.ADMIT else 1.0
         if moved:
             return None
         self._store_observation()
@@ -172,6 +173,9 @@ class _Round:
 
     def queue(self) -> None:
         self._move(State.QUEUED)
+
+    def admit(self) -> bool:
+        return services.queue_admit(self.context.environment.pk)
 
     def clean(self) -> bool:
         return actions.clean(self.context)
@@ -229,6 +233,7 @@ class _Round:
 
 _STEPS: dict[Step, Callable[[_Round], bool | None]] = {
     Step.QUEUE: _Round.queue,
+    Step.ADMIT: _Round.admit,
     Step.CLEAN: _Round.clean,
     Step.APPLY: _Round.apply,
     Step.PROVISION: _Round.provision,

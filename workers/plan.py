@@ -13,6 +13,7 @@ class Step(StrEnum):
     """One thing to do. Each may be done late, twice, or again after half of it."""
 
     QUEUE = "queue"  # move to queued
+    ADMIT = "admit"  # ask the queue; go on only when it lets it go
     CLEAN = "clean"  # remove what an earlier run left; go on only when it is gone
     APPLY = "apply"  # make or mend its objects, and start its server
     PROVISION = "provision"  # move to provisioning
@@ -29,7 +30,8 @@ class Step(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What the table looks at. `phase` is None where nothing was looked at; `empty`: nothing with its label is left, and no server;
-    `stale`: objects differ from the spec; `fresh`: requested just now, so nothing can be there; `restarts_left`: of a lost notebook."""
+    `stale`: objects differ from the spec; `fresh`: requested just now, so nothing can be there; `restarts_left`: of a lost notebook;
+    `admitted`: the queue lets it go."""
 
     kind: str
     desired: Desired
@@ -39,6 +41,7 @@ class Facts:
     stale: bool = False
     fresh: bool = False
     restarts_left: bool = True
+    admitted: bool = False
 
 
 def plan(facts: Facts) -> tuple[Step, ...]:
@@ -65,6 +68,8 @@ def _towards_running(facts: Facts) -> tuple[Step, ...]:
         case State.REQUESTED:
             return (Step.QUEUE,)
         case State.QUEUED:
+            if not facts.admitted:
+                return (Step.ADMIT,)
             return (Step.APPLY, Step.PROVISION) if facts.fresh else (Step.CLEAN, Step.APPLY, Step.PROVISION)
         case State.PROVISIONING:
             return _while_provisioning(facts)

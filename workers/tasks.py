@@ -17,7 +17,7 @@ from portal.celery import app
 from portal.domain import outbound, selectors, services
 from portal.domain.models import Team
 
-from . import housekeeping, hub, teams
+from . import housekeeping, hub, idleness, teams
 from .converge import converge as converge_environment
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,9 @@ _SWEEP_LIMIT = 200  # environments per sweep; the most overdue first, so nobody 
 
 app.conf.beat_schedule = {
     "sweep": {"task": "workers.sweep", "schedule": settings.SWEEP_SECONDS, "options": {"expires": settings.SWEEP_SECONDS * 3}},
-    "expire": {"task": "workers.expire", "schedule": settings.SWEEP_SECONDS, "options": {"expires": settings.SWEEP_SECONDS * 3}},
+    "queue": {"task": "workers.queue", "schedule": settings.SWEEP_SECONDS, "options": {"expires": settings.SWEEP_SECONDS * 3}},
+    "timers": {"task": "workers.timers", "schedule": settings.SWEEP_SECONDS, "options": {"expires": settings.SWEEP_SECONDS * 3}},
+    "idleness": {"task": "workers.idleness", "schedule": 60.0, "options": {"expires": 120}},
     "volumes": {"task": "workers.volumes", "schedule": 60.0, "options": {"expires": 120}},
     "orphans": {"task": "workers.orphans", "schedule": 300.0, "options": {"expires": 600}},
     "teams": {"task": "workers.teams", "schedule": 300.0, "options": {"expires": 600}},
@@ -74,12 +76,27 @@ def sweep() -> None:
         outbound.nudge(environment_id)
 
 
-@app.task(name="workers.expire")
-def expire() -> None:
-    """Stop what has run out of time."""
-    for environment_id in selectors.environments_expired(timezone.now()):
-        if services.environment_expire(environment_id):
-            logger.info("environment expired: environment=%s", environment_id)
+@app.task(name="workers.queue")
+def queue() -> None:
+    """Look at the queue: who may start now, and what the others are told."""
+    services.queue_pass()
+
+
+@app.task(name="workers.timers")
+def timers() -> None:
+    """What happens because time passes."""
+    for name, count in services.timers_run().items():
+        if count:
+            logger.info("timer acted: timer=%s environments=%d", name, count)
+
+
+@app.task(name="workers.idleness")
+def idleness_measure() -> None:
+    """Sample the use of what runs, and judge it."""
+    try:
+        idleness.measure(api.connect(settings.KUBECONFIG_PATH), hub.connect())
+    except (errors.ClusterError, hub.HubError) as error:
+        logger.warning("use not measured, tried again later: error=%s", error)
 
 
 @app.task(name="workers.volumes")

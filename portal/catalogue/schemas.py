@@ -89,6 +89,38 @@ TEMPLATE_ROLE = _document(
     },
 )
 
+IDLE = _document(
+    ["after"],
+    {
+        "after": {"type": "string"},
+        "warn": {"type": "string"},
+        "cpu_percent": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
+        "accelerator_percent": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
+    },
+)
+
+SCHEDULING = _document(
+    [],
+    {
+        "topology": _document(["level", "mode"], {"level": _SLUG, "mode": {"enum": ["required", "preferred"]}}),
+        "preemptible": {"type": "boolean"},
+        "preempt_grace": {"type": "string"},
+        "queue": {"type": "string", "maxLength": 63},
+    },
+)
+
+PRIORITY = _document(
+    ["slug", "title", "value"],
+    {
+        "slug": _SLUG,
+        "title": _TEXTS,
+        "value": {"type": "integer", "minimum": -1000000, "maximum": 1000000},
+        "everyone": {"type": "boolean"},
+        "leads_only": {"type": "boolean"},
+        "preempts": {"type": "boolean"},
+    },
+)
+
 TEMPLATE = _document(
     ["slug", "version", "kind", "title", "roles"],
     {
@@ -101,6 +133,10 @@ TEMPLATE = _document(
         "description": _TEXTS,
         "expires_in": {"type": "string"},
         "max_expires_in": {"type": "string"},
+        "warn_before": {"type": "string"},
+        "delete_after": {"type": "string"},
+        "idle": IDLE,
+        "scheduling": SCHEDULING,
         "params": {"type": "object"},
         "home": _document([], {"mount_path": {"type": "string", "pattern": "^/."}, "size": _QUANTITY}),
         "roles": {"type": "array", "minItems": 1, "items": TEMPLATE_ROLE},

@@ -37,12 +37,13 @@ MOVES: dict[State, frozenset[State]] = {
     _S.REQUESTED: frozenset({_S.AWAITING_APPROVAL, _S.QUEUED, _S.STOPPING, _S.FAILED, _S.DELETING}),
     _S.AWAITING_APPROVAL: frozenset({_S.QUEUED, _S.STOPPING, _S.FAILED, _S.DELETING}),
     _S.QUEUED: frozenset({_S.PROVISIONING, _S.STOPPING, _S.FAILED, _S.DELETING}),
-    _S.PROVISIONING: frozenset({_S.RUNNING, _S.STOPPING, _S.FAILED, _S.DELETING}),
+    # back to queued: the room it was admitted to was taken by others before all its pods were placed
+    _S.PROVISIONING: frozenset({_S.RUNNING, _S.QUEUED, _S.STOPPING, _S.FAILED, _S.DELETING}),
     # back to provisioning: a pod was lost and its controller is making a new one
     _S.RUNNING: frozenset({_S.PROVISIONING, _S.STOPPING, _S.FAILED, _S.DELETING}),
     _S.STOPPING: frozenset({_S.STOPPED, _S.FAILED, _S.DELETING}),
-    _S.STOPPED: frozenset({_S.QUEUED, _S.DELETING}),
-    _S.FAILED: frozenset({_S.QUEUED, _S.STOPPING, _S.DELETING}),
+    _S.STOPPED: frozenset({_S.QUEUED, _S.AWAITING_APPROVAL, _S.DELETING}),
+    _S.FAILED: frozenset({_S.QUEUED, _S.AWAITING_APPROVAL, _S.STOPPING, _S.DELETING}),
     _S.DELETING: frozenset({_S.DELETED}),
     _S.DELETED: frozenset(),
 }

@@ -25,9 +25,9 @@ TARGET = {
 }
 
 EVERY = [
-    Facts(kind=kind, desired=desired, state=state, phase=phase, empty=empty, stale=stale, fresh=fresh, restarts_left=left)
-    for kind, desired, state, phase, empty, stale, fresh, left in product(
-        ("notebook", "cluster"), D, S, (None, *P), (False, True), (False, True), (False, True), (False, True)
+    Facts(kind=kind, desired=desired, state=state, phase=phase, empty=empty, stale=stale, fresh=fresh, restarts_left=left, admitted=admitted)
+    for kind, desired, state, phase, empty, stale, fresh, left, admitted in product(
+        ("notebook", "cluster"), D, S, (None, *P), (False, True), (False, True), (False, True), (False, True), (False, True)
     )
 ]
 
@@ -40,8 +40,10 @@ def facts(desired: Desired, state: State, **more) -> Facts:
     ("given", "steps"),
     [
         (facts(D.RUNNING, S.REQUESTED, fresh=True), (Step.QUEUE,)),
-        (facts(D.RUNNING, S.QUEUED, fresh=True), (Step.APPLY, Step.PROVISION)),
-        (facts(D.RUNNING, S.QUEUED), (Step.CLEAN, Step.APPLY, Step.PROVISION)),
+        (facts(D.RUNNING, S.QUEUED, fresh=True), (Step.ADMIT,)),
+        (facts(D.RUNNING, S.QUEUED), (Step.ADMIT,)),
+        (facts(D.RUNNING, S.QUEUED, fresh=True, admitted=True), (Step.APPLY, Step.PROVISION)),
+        (facts(D.RUNNING, S.QUEUED, admitted=True), (Step.CLEAN, Step.APPLY, Step.PROVISION)),
         (facts(D.RUNNING, S.AWAITING_APPROVAL), ()),
         (facts(D.RUNNING, S.PROVISIONING, phase=P.PROGRESSING), ()),
         (facts(D.RUNNING, S.PROVISIONING, phase=P.PROGRESSING, stale=True), (Step.APPLY,)),

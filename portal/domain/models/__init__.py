@@ -1,25 +1,36 @@
 """Every table of the portal."""
 
-from .catalogue import Accelerator, Flavor, Template
+from .approval import Approval, ApprovalRule
+from .catalogue import Accelerator, Flavor, Priority, Template
+from .coordination import Mutex, Tick
 from .environment import Environment, IdempotencyKey, LogArchive, Volume
 from .event import Event
 from .node import Node
+from .notification import Notification
 from .team import Membership, Quota, Team
+from .usage import Usage
 from .user import ApiToken, User
 
 __all__ = [
     "Accelerator",
     "ApiToken",
+    "Approval",
+    "ApprovalRule",
     "Environment",
     "Event",
     "Flavor",
     "IdempotencyKey",
     "LogArchive",
     "Membership",
+    "Mutex",
     "Node",
+    "Notification",
+    "Priority",
     "Quota",
     "Team",
     "Template",
+    "Tick",
+    "Usage",
     "User",
     "Volume",
 ]

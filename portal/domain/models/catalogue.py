@@ -1,4 +1,4 @@
-"""What can be asked for: templates (what to run), flavors (how much), accelerators (which chip)."""
+"""What can be asked for: templates (what to run), flavors (how much), accelerators (which chip), priorities (how urgently)."""
 
 from __future__ import annotations
 
@@ -70,6 +70,25 @@ class Template(models.Model):
 
     class Meta:
         ordering = ["position", "slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Priority(models.Model):
+    """A class of urgency in the queue. Higher values go first; the one named by the setting is everyone's default."""
+
+    slug = models.SlugField(max_length=40, unique=True)
+    title = models.JSONField(default=dict)
+    value = models.IntegerField(help_text="Higher goes first")
+    everyone = models.BooleanField(default=True, help_text="Every team may use it; else only those listed")
+    leads_only = models.BooleanField(default=False, help_text="Within a team, only its leads may use it")
+    teams = models.ManyToManyField("domain.Team", blank=True, related_name="priorities")
+    preempts = models.BooleanField(default=False, help_text="May stop preemptible environments of lower priority")
+
+    class Meta:
+        ordering = ["-value", "slug"]
+        verbose_name_plural = "priorities"
 
     def __str__(self) -> str:
         return self.slug

@@ -60,6 +60,25 @@ class Environment(models.Model):
     expires_in = models.PositiveIntegerField(null=True, blank=True, help_text="Seconds of running time granted; null: no expiry")
     expires_at = models.DateTimeField(null=True, blank=True)
     expiry_warned_at = models.DateTimeField(null=True, blank=True)
+    delete_at = models.DateTimeField(null=True, blank=True, help_text="When it is deleted if it stays stopped; null: not by itself")
+    delete_warned_at = models.DateTimeField(null=True, blank=True)
+    schedule = models.JSONField(default=dict, blank=True, help_text='{"start": "09:00", "stop": "20:00", "days": [1, 2, 3, 4, 5], "timezone": "Asia/Shanghai"}')
+    schedule_next_at = models.DateTimeField(null=True, blank=True, help_text="When the schedule starts or stops it next")
+    activity = models.JSONField(default=dict, blank=True, help_text="Last signs of use, see portal.domain.services.idleness")
+    idle_since = models.DateTimeField(null=True, blank=True, help_text="Every sign of use has been absent since; null: in use, or not known")
+    idle_warned_at = models.DateTimeField(null=True, blank=True)
+
+    priority = models.CharField(max_length=40, default="normal", help_text="Slug of its priority class")
+    priority_value = models.IntegerField(default=50)
+    queued_at = models.DateTimeField(null=True, blank=True, help_text="When it entered the queue")
+    admitted_at = models.DateTimeField(null=True, blank=True, help_text="When the queue let it go; null: it waits")
+    placement = models.JSONField(default=dict, blank=True, help_text='{"nodes": {node: {role: count}}, "topology": {"key", "value", "required"}, "queue": ""}')
+    queue = models.JSONField(
+        default=dict, blank=True, help_text='While it waits: {"position", "ahead", "code", "message", "eta": {"earliest", "latest"} | null}'
+    )
+    preempt_at = models.DateTimeField(null=True, blank=True, help_text="When it is stopped in favour of one of higher priority")
+    preempted_for = models.UUIDField(null=True, blank=True)
+    approved = models.JSONField(default=dict, blank=True, help_text="What was approved last: {quota resource: amount, hours: n}")
 
     last_seq = models.PositiveIntegerField(default=0, help_text="Number of its newest event")
     attempts = models.PositiveIntegerField(default=0, help_text="Failed tries to converge since the last success")
@@ -84,6 +103,9 @@ class Environment(models.Model):
             models.Index(fields=["owner", "state"]),
             models.Index(fields=["team", "state"]),
             models.Index(fields=["expires_at"]),
+            models.Index(fields=["state", "admitted_at"]),
+            models.Index(fields=["schedule_next_at"]),
+            models.Index(fields=["delete_at"]),
         ]
 
     def __str__(self) -> str:

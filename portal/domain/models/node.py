@@ -11,6 +11,9 @@ class Node(models.Model):
     name = models.CharField(max_length=253, unique=True)
     allocatable = models.JSONField(default=dict, help_text='{"cpu": 8000, "memory": 17179869184, "pods": 110, "nvidia.com/gpu": 8}')
     used = models.JSONField(default=dict, help_text="Sum of the requests of its pods, ours and others', same units")
+    environments = models.JSONField(
+        default=dict, help_text='Part of `used` that is ours: {environment id: {"roles": {role: pods}, "resources": {"cpu": 500, ...}}}'
+    )
     labels = models.JSONField(default=dict)
     taints = models.JSONField(default=list)
     ready = models.BooleanField(default=True)

@@ -14,6 +14,7 @@ class Team(models.Model):
     slug = models.SlugField(max_length=40, unique=True)
     name = models.CharField(max_length=100)
     members: models.ManyToManyField[User, Membership] = models.ManyToManyField(User, through="Membership", related_name="teams")
+    self_approval = models.BooleanField(default=False, help_text="Leads may approve what they asked for themselves")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -41,9 +42,10 @@ class Membership(models.Model):
 class Quota(models.Model):
     """One limited resource of a team, or of one user within a team.
 
-    `resource` is `environments` (count), `cpu` (millicores), `memory` (bytes), `storage` (bytes) or
-    `accelerator:<slug>` (devices). `limit` null means unlimited. `used` is kept for every row, limited or not,
-    so that a limit can be set later. Rows are changed by conditional updates only (see services).
+    `resource` is `environments` (count), `cpu` (millicores), `memory` (bytes), `storage` (bytes), `accelerator:<slug>` (devices),
+    `accelerators` (all devices together, each by its catalogue weight, in thousandths) or `accelerator_seconds` (the month's
+    budget: weighted devices times seconds, running ones counted up to their expiry). `limit` null means unlimited. `used` is kept
+    for every row, limited or not, so that a limit can be set later. Rows are changed by conditional updates only (see services).
     """
 
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="quotas")
@@ -51,6 +53,7 @@ class Quota(models.Model):
     resource = models.CharField(max_length=80)
     limit = models.BigIntegerField(null=True, blank=True)
     used = models.BigIntegerField(default=0, editable=False)
+    period = models.DateField(null=True, blank=True, editable=False, help_text="First day of the month that `used` is about; null: not by month")
 
     class Meta:
         ordering = ["team", "user", "resource"]

@@ -12,6 +12,7 @@ class User(AbstractUser):
     """A person. `is_staff` marks a platform admin; an inactive user can do nothing anywhere, the Hub included."""
 
     language = models.CharField(max_length=16, blank=True, default="")
+    timezone = models.CharField(max_length=64, blank=True, default="", help_text="IANA name such as Asia/Shanghai; empty: the installation's")
 
 
 class ApiToken(models.Model):

@@ -1,5 +1,6 @@
 """Every write, one function per verb, keyword-only, each a transaction. HTML, API, commands and tasks all call these."""
 
+from .admission import Forecast, forecast, priority_for, queue_admit, queue_pass
 from .environments import (
     environment_delete,
     environment_extend,
@@ -25,10 +26,12 @@ from .observer import (
 from .quota import Drift, check_quota, quota_recompute, quota_rows_ensure, quota_set
 from .requests import Preview, environment_preview, environment_request
 from .teams import check_team_slug, membership_remove, membership_set, team_create, user_deactivate
+from .timers import timers_run
 from .tokens import token_create, token_revoke
 
 __all__ = [
     "Drift",
+    "Forecast",
     "Preview",
     "QuotaEffect",
     "archive_store",
@@ -47,15 +50,20 @@ __all__ = [
     "environment_start",
     "environment_stop",
     "event_record",
+    "forecast",
     "lease_release",
     "lease_take",
     "membership_remove",
     "membership_set",
     "nodes_observed",
+    "priority_for",
+    "queue_admit",
+    "queue_pass",
     "quota_recompute",
     "quota_rows_ensure",
     "quota_set",
     "team_create",
+    "timers_run",
     "token_create",
     "token_revoke",
     "user_deactivate",

@@ -13,8 +13,9 @@ from ..durations import format_duration
 from ..errors import Conflict, NotFound, ValidationError
 from ..lifecycle import Desired, State
 from ..models import Environment, Membership, User, Volume
-from ..shape import role_shapes, total
+from ..shape import role_shapes
 from . import ledger
+from .amounts import running_amounts
 from .events import lock, move, write
 from .requests import check_expiry, check_name, check_params, flavor_shape, scalable_param
 
@@ -35,9 +36,8 @@ def _refuse_gone(environment: Environment) -> None:
         raise Conflict(f"{environment.name} is {'deleted' if environment.state == State.DELETED else 'being deleted'}; request a new one.")
 
 
-def _held_by(environment: Environment) -> dict[str, int]:
-    """Quota that it takes while it is wanted running, at its present number of workers."""
-    return total(role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), environment.workers))
+def _granted(environment: Environment) -> timedelta | None:
+    return None if environment.expires_in is None else timedelta(seconds=environment.expires_in)
 
 
 def _launch(environment: Environment, actor: User, *, code: str, message: str) -> None:
@@ -52,7 +52,7 @@ def _launch(environment: Environment, actor: User, *, code: str, message: str) -
     why = selectors.why_never_fits(shapes)
     if why:
         raise Conflict(f"It cannot start here: {why}. Request one with another flavor.")
-    held = total(shapes)
+    held = running_amounts(shapes, _granted(environment))
     ledger.reserve(environment.team, environment.owner, held)
     now = timezone.now()
     expires_at = None if environment.expires_in is None else now + timedelta(seconds=environment.expires_in)
@@ -184,7 +184,8 @@ def environment_scale(*, actor: User, environment_id: UUID | str, workers: int) 
 def _rebook(environment: Environment, workers: int) -> dict[str, int]:
     """Reserve what more workers take, or give back what fewer leave; the new account."""
     old = environment.reserved
-    new = total(role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), workers))
+    shapes = role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), workers)
+    new = running_amounts(shapes, _granted(environment))
     difference = {key: new.get(key, 0) - old.get(key, 0) for key in sorted(new.keys() | old.keys())}
     ledger.reserve(environment.team, environment.owner, difference)
     ledger.release(environment.team_id, environment.owner_id, {key: -amount for key, amount in difference.items() if amount < 0})

@@ -94,6 +94,9 @@ def move(environment: Environment, to: State, *, reason: str = "", message: str 
                 changes["expires_at"] = now + timedelta(seconds=environment.expires_in)
     if to is State.DELETED:
         changes["deleted_at"] = now
+    if to is State.QUEUED or releases:
+        changes |= {"admitted_at": None, "placement": {}, "queue": {}, "preempt_at": None, "preempted_for": None}
+        changes["queued_at"] = now if to is State.QUEUED else None
     if not Environment.objects.filter(pk=environment.pk, state=origin.value).update(**changes):
         return False
     if releases:

@@ -190,6 +190,7 @@ def nodes_observed(nodes: Iterable[Mapping[str, Any]]) -> None:
             name=node["name"],
             allocatable=dict(node["allocatable"]),
             used=dict(node["used"]),
+            environments=dict(node.get("environments") or {}),
             labels=dict(node.get("labels") or {}),
             taints=list(node.get("taints") or []),
             ready=bool(node.get("ready", True)),
@@ -198,7 +199,7 @@ def nodes_observed(nodes: Iterable[Mapping[str, Any]]) -> None:
         )
         for node in nodes
     ]
-    fields = ["allocatable", "used", "labels", "taints", "ready", "simulated", "seen_at"]
+    fields = ["allocatable", "used", "environments", "labels", "taints", "ready", "simulated", "seen_at"]
     with transaction.atomic():
         Node.objects.bulk_create(rows, update_conflicts=True, unique_fields=["name"], update_fields=fields)
         Node.objects.exclude(name__in=[row.name for row in rows]).delete()

@@ -21,8 +21,9 @@ from ..errors import Conflict, DomainError, Forbidden, ValidationError
 from ..lifecycle import State
 from ..models import Environment, Event, Flavor, Team, Template, User, Volume
 from ..quantities import STORAGE
-from ..shape import FlavorShape, RoleShape, parse_bytes, role_shapes, total
+from ..shape import FlavorShape, RoleShape, parse_bytes, role_shapes
 from . import ledger
+from .amounts import running_amounts
 from .events import append
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", re.ASCII)
@@ -213,7 +214,7 @@ def environment_preview(
     """What `environment_request` with the same arguments would do. Raises ValidationError as that does; a full quota is told in the result."""
     draft = prepare(actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in)
     volume = Volume.objects.filter(team=draft.team, owner=actor, name=draft.name).first()
-    amounts = total(draft.shapes)
+    amounts = running_amounts(draft.shapes, draft.expires_in)
     storage = draft.home_bytes if volume is None else 0
     if storage:
         amounts[STORAGE] = storage
@@ -257,7 +258,7 @@ def environment_request(
 
 def _make(draft: Draft) -> Environment:
     volume = _kept_volume(draft) if draft.home_bytes else None
-    held = total(draft.shapes)
+    held = running_amounts(draft.shapes, draft.expires_in)
     new_volume = draft.home_bytes > 0 and volume is None
     ledger.reserve(draft.team, draft.actor, held | ({STORAGE: draft.home_bytes} if new_volume else {}))
     if new_volume:

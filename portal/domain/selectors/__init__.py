@@ -1,0 +1,40 @@
+"""Every visibility-checked read, and what the workers look for. A room per subject; callers use the names from here."""
+
+from .capacity import (
+    AcceleratorCapacity,
+    FlavorCapacity,
+    accelerators_with_capacity,
+    flavors_with_capacity,
+    need_of,
+    starts_now,
+    templates_enabled,
+    why_never_fits,
+)
+from .due import environments_due, environments_expired, volumes_to_purge
+from .environments import archive_read, archives_of, clusters_of, environment_get, environments_visible_to, events_after
+from .teams import leads_of, platform_admins, quota_rows, teams_led_by, volumes_visible_to
+
+__all__ = [
+    "AcceleratorCapacity",
+    "FlavorCapacity",
+    "accelerators_with_capacity",
+    "archive_read",
+    "archives_of",
+    "clusters_of",
+    "environment_get",
+    "environments_due",
+    "environments_expired",
+    "environments_visible_to",
+    "events_after",
+    "flavors_with_capacity",
+    "leads_of",
+    "need_of",
+    "platform_admins",
+    "quota_rows",
+    "starts_now",
+    "teams_led_by",
+    "templates_enabled",
+    "volumes_to_purge",
+    "volumes_visible_to",
+    "why_never_fits",
+]

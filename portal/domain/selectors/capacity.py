@@ -1,0 +1,118 @@
+"""The catalogue, and what the nodes hold of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db.models import Q, QuerySet
+
+from ..capacity import Capacity, Need, capacity_for
+from ..models import Accelerator, Flavor, Node, Quota, Team, Template, User
+from ..quantities import BASE_RESOURCES, accelerator_resource
+from ..shape import RoleShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlavorCapacity:
+    """A flavor and how many replicas of it the cluster holds. `starts_now`: how many could start at once, within the user's quota where one is given."""
+
+    flavor: Flavor
+    capacity: Capacity
+    starts_now: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorCapacity:
+    """An accelerator and its devices on nodes that may be used: all, used by anyone, free now."""
+
+    accelerator: Accelerator
+    known: bool
+    total: int
+    in_use: int
+    free: int
+    simulated: bool
+
+
+def templates_enabled() -> QuerySet[Template]:
+    """What can be asked for now."""
+    return Template.objects.filter(enabled=True)
+
+
+def need_of(shape: Flavor | RoleShape, accelerator: Accelerator | None) -> Need:
+    """What one replica asks of a node."""
+    resources = {"cpu": shape.cpu_millis, "memory": shape.memory_bytes}
+    selector, tolerations = dict(settings.NODE_SELECTOR), ()
+    if accelerator is not None and shape.accelerator_count:
+        resources[accelerator.resource_key] = shape.accelerator_count
+        selector |= accelerator.node_selector
+        tolerations = tuple(accelerator.tolerations)
+    return Need(resources=resources, node_selector=selector, tolerations=tolerations)
+
+
+def _headroom(user: User, flavor: Flavor) -> int | None:
+    """Replicas of the flavor that the user's quota still allows in his best team; None: no limit."""
+    amounts = {"cpu": flavor.cpu_millis, "memory": flavor.memory_bytes}
+    if flavor.accelerator and flavor.accelerator_count:
+        amounts[accelerator_resource(flavor.accelerator.slug)] = flavor.accelerator_count
+    best = 0
+    for team in Team.objects.filter(memberships__user=user):
+        rows = Quota.objects.filter(Q(user=None) | Q(user=user), team=team, resource__in=list(amounts))
+        counts = [row.headroom() // amounts[row.resource] for row in rows if row.limit is not None and amounts[row.resource]]  # type: ignore[operator]
+        known = {row.resource for row in rows if row.user_id is None}
+        if any(resource not in known and resource not in BASE_RESOURCES for resource in amounts):
+            counts.append(0)  # an accelerator nobody granted to the team
+        if not counts:
+            return None
+        best = max(best, min(counts))
+    return best
+
+
+def flavors_with_capacity(user: User | None = None) -> Sequence[FlavorCapacity]:
+    """Enabled flavors with what the nodes hold of each."""
+    nodes, result = list(Node.objects.all()), []
+    for flavor in Flavor.objects.filter(enabled=True).select_related("accelerator"):
+        if flavor.accelerator and not flavor.accelerator.enabled:
+            continue
+        capacity = capacity_for(nodes, need_of(flavor, flavor.accelerator))
+        headroom = _headroom(user, flavor) if user is not None else None
+        starts = capacity.free if headroom is None else min(capacity.free, headroom)
+        result.append(FlavorCapacity(flavor=flavor, capacity=capacity, starts_now=starts))
+    return result
+
+
+def accelerators_with_capacity() -> Sequence[AcceleratorCapacity]:
+    """Enabled accelerators with their devices on the nodes their selector names."""
+    nodes, result = list(Node.objects.all()), []
+    for accelerator in Accelerator.objects.filter(enabled=True):
+        selector = dict(settings.NODE_SELECTOR) | accelerator.node_selector
+        key = accelerator.resource_key
+        mine = [n for n in nodes if n.allocatable.get(key, 0) and all(n.labels.get(label) == value for label, value in selector.items())]
+        total, used = sum(n.allocatable[key] for n in mine), sum(n.used.get(key, 0) for n in mine)
+        free = sum(max(0, n.allocatable[key] - n.used.get(key, 0)) for n in mine if n.ready)
+        simulated = bool(mine) and all(n.simulated for n in mine)
+        result.append(AcceleratorCapacity(accelerator=accelerator, known=bool(nodes), total=total, in_use=used, free=free, simulated=simulated))
+    return result
+
+
+def why_never_fits(shapes: Sequence[RoleShape]) -> str:
+    """Why no node can ever hold one of the roles; empty when each fits somewhere or no node is known yet."""
+    nodes = list(Node.objects.all())
+    if not nodes:
+        return ""
+    chips = {a.slug: a for a in Accelerator.objects.filter(slug__in=[s.accelerator for s in shapes if s.accelerator])}
+    for shape in shapes:
+        capacity = capacity_for(nodes, need_of(shape, chips.get(shape.accelerator)))
+        if not capacity.fits:
+            return f"a {shape.name} replica fits on no node of this cluster: {capacity.reason}"
+    return ""
+
+
+def starts_now(shapes: Sequence[RoleShape]) -> bool | None:
+    """Whether free room on the nodes is enough for each role taken by itself; None when no node is known yet."""
+    nodes = list(Node.objects.all())
+    if not nodes:
+        return None
+    chips = {a.slug: a for a in Accelerator.objects.filter(slug__in=[s.accelerator for s in shapes if s.accelerator])}
+    return all(capacity_for(nodes, need_of(shape, chips.get(shape.accelerator))).free >= shape.replicas for shape in shapes)

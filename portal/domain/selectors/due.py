@@ -1,0 +1,31 @@
+"""What the workers look for: no user, no visibility."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from ..lifecycle import Desired, State
+from ..models import Environment, Team, Volume
+
+
+def environments_due(now: datetime, limit: int) -> list[UUID]:
+    """Environments to look at: their check is due and nobody holds their lease. Most overdue first."""
+    free = Q(lease_until=None) | Q(lease_until__lte=now)
+    query = Environment.objects.filter(free, next_check_at__lte=now).exclude(state=State.DELETED)
+    return list(query.order_by("next_check_at").values_list("pk", flat=True)[:limit])
+
+
+def environments_expired(now: datetime) -> list[UUID]:
+    """Environments that are wanted but past their expiry."""
+    query = Environment.objects.filter(desired=Desired.RUNNING, expires_at__lte=now).exclude(state__in=[State.FAILED, State.DELETED])
+    return list(query.values_list("pk", flat=True))
+
+
+def volumes_to_purge(team: Team | None = None) -> QuerySet[Volume]:
+    """Volumes somebody asked to purge and no environment uses; `services.volume_forget` when the claim is gone."""
+    live = Environment.objects.exclude(state=State.DELETED).filter(volume__isnull=False).values("volume")
+    query = Volume.objects.exclude(purge_requested_at=None).exclude(pk__in=live).select_related("team", "owner")
+    return query if team is None else query.filter(team=team)
