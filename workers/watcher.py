@@ -80,7 +80,7 @@ class Watcher:
     # --- what changes ------------------------------------------------------------
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        if (nodes.usage(old) if old else None) != (nodes.usage(new) if new else None):
+        if _use(old) != _use(new):
             self._nodes_changed.set()
         environment_id = self._remember(new or old)
         if environment_id is None or _outline(old) == _outline(new):
@@ -139,7 +139,7 @@ class Watcher:
                 self.ending.wait(0.2)
                 self._nodes_changed.set()
                 continue
-            rows = nodes.rows(self.nodes.objects(), [use for pod in self.pods.objects() if (use := nodes.usage(pod))])
+            rows = nodes.rows(self.nodes.objects(), [use for pod in self.pods.objects() if (use := _use(pod))])
             if rows != last or time.monotonic() - stored > _NODES_EVERY:
                 try:
                     close_old_connections()
@@ -149,6 +149,10 @@ class Watcher:
                     logger.warning("nodes not stored, tried again: error=%s", type(error).__name__)
                     self._nodes_changed.set()
             self.ending.wait(_NODES_PAUSE)
+
+
+def _use(pod: Object | None) -> nodes.Use | None:
+    return nodes.usage(pod, settings.INSTALL_ID) if pod else None
 
 
 def _outline(pod: Object | None) -> Any:

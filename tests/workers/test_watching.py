@@ -58,18 +58,24 @@ def test_a_node_is_told_with_what_its_pods_ask_for() -> None:
     }
     other = {"metadata": {"name": "node-2"}, "spec": {"unschedulable": True}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     ended, waiting = pod("b", "worker", phase="Succeeded"), pod("c", "worker", node="")
-    used = [use for item in (pod("a", "worker"), ended, waiting) if (use := nodes.usage(item))]
+    ours = [pod("d", "worker"), pod("e", "worker"), pod("f", "scheduler")]
+    for item in ours:
+        item["metadata"]["labels"] |= {names.INSTALL: "abc123", names.ENVIRONMENT: "0b0e"}
+    theirs = pod("g", "worker")
+    theirs["metadata"]["labels"] |= {names.INSTALL: "other", names.ENVIRONMENT: "0b0e"}
+    used = [use for item in (pod("a", "worker"), ended, waiting, *ours, theirs) if (use := nodes.usage(item, "abc123"))]
     assert nodes.rows([node, other], used) == [
         {
             "name": "node-1",
             "allocatable": {"cpu": 7500, "memory": 16 * 2**30, "pods": 110, "nvidia.com/gpu": 8},
-            "used": {"pods": 1, "cpu": 500},
+            "used": {"pods": 5, "cpu": 2500},
+            "environments": {"0b0e": {"roles": {"worker": 2, "scheduler": 1}, "resources": {"pods": 3, "cpu": 1500}}},
             "labels": {names.SIMULATED: "true", "gpu": "A100"},
             "taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}],
             "ready": True,
             "simulated": True,
         },
-        {"name": "node-2", "allocatable": {}, "used": {}, "labels": {}, "taints": [], "ready": False, "simulated": False},
+        {"name": "node-2", "allocatable": {}, "used": {}, "environments": {}, "labels": {}, "taints": [], "ready": False, "simulated": False},
     ]
 
 
