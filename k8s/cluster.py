@@ -58,6 +58,11 @@ QUOTAS = Kind(version="v1", name="ResourceQuota", plural="resourcequotas")
 LIMIT_RANGES = Kind(version="v1", name="LimitRange", plural="limitranges")
 STATEFUL_SETS = Kind(version="apps/v1", name="StatefulSet", plural="statefulsets")
 POLICIES = Kind(version="networking.k8s.io/v1", name="NetworkPolicy", plural="networkpolicies")
+PRIORITY_CLASSES = Kind(version="scheduling.k8s.io/v1", name="PriorityClass", plural="priorityclasses", namespaced=False)
+# Of clusters that have these queues, see k8s.queues
+POD_GROUPS = Kind(version="scheduling.volcano.sh/v1beta1", name="PodGroup", plural="podgroups")
+WORKLOADS = Kind(version="kueue.x-k8s.io/v1beta2", name="Workload", plural="workloads")
+WORKLOAD_PRIORITIES = Kind(version="kueue.x-k8s.io/v1beta2", name="WorkloadPriorityClass", plural="workloadpriorityclasses", namespaced=False)
 
 KINDS = {
     (kind.version, kind.name): kind
@@ -75,6 +80,10 @@ KINDS = {
         LIMIT_RANGES,
         STATEFUL_SETS,
         POLICIES,
+        PRIORITY_CLASSES,
+        POD_GROUPS,
+        WORKLOADS,
+        WORKLOAD_PRIORITIES,
     )
 }
 # Kinds that bear an environment's label. Deletion is complete when none of them is left.
@@ -110,6 +119,13 @@ class Cluster:
         """The object, or None when there is none."""
         try:
             return self._json("GET", _path(kind, namespace, name))
+        except errors.Gone:
+            return None
+
+    def read(self, path: str) -> Object | None:
+        """What the API gives at a path that is no object of ours, such as /apis; None where there is nothing."""
+        try:
+            return self._json("GET", path)
         except errors.Gone:
             return None
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from . import names
-from .spec import Devices, EnvironmentSpec, Port, Probe, Resources, Role
+from . import names, queues
+from .spec import Devices, EnvironmentSpec, Port, Probe, Resources, Role, Topology
 
 Document = dict[str, Any]
 
@@ -85,8 +85,21 @@ def home_claim(spec: EnvironmentSpec) -> Document:
 
 
 def cluster_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
-    """Service and StatefulSet of each role. `owner` is the owner reference to the parent."""
-    return [document for role in spec.roles for document in (role_service(spec, role, owner), role_set(spec, role, owner))]
+    """Service and StatefulSet of each role, and what its queue needs. `owner` is the owner reference to the parent."""
+    documents = queue_documents(spec, owner)
+    return documents + [document for role in spec.roles for document in (role_service(spec, role, owner), role_set(spec, role, owner))]
+
+
+def queue_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
+    """Objects by which a queue of another system knows the environment; none for Kueue, which reads its pods."""
+    if spec.queue is None or spec.queue.system != queues.VOLCANO:
+        return []
+    requests: dict[str, int] = {}
+    for role in spec.roles:
+        for key, amount in _amounts(role.resources).items():
+            requests[key] = requests.get(key, 0) + role.replicas * amount
+    quantities = {key: f"{amount}m" if key == "cpu" else str(amount) for key, amount in requests.items()}
+    return [queues.pod_group(spec, owner, common_labels(spec), quantities)]
 
 
 def role_service(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
@@ -194,8 +207,8 @@ def _metadata(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
 def _pod_metadata(spec: EnvironmentSpec, role: Role) -> Document:
     devices = role.resources.devices
     return {
-        "labels": {**common_labels(spec), names.ROLE: role.name},
-        "annotations": {names.OWNER_NAME: spec.owner, **(devices.annotations if devices else {})},
+        "labels": {**common_labels(spec), names.ROLE: role.name, **queues.pod_labels(spec)},
+        "annotations": {names.OWNER_NAME: spec.owner, **(devices.annotations if devices else {}), **queues.pod_annotations(spec, role)},
     }
 
 
@@ -242,7 +255,19 @@ def _pod_spec(spec: EnvironmentSpec, role: Role, volumes: list[Document], mounts
         },
     }
     body.update(_placement(spec.node_selector, role.resources.devices))
+    if scheduler := queues.scheduler_name(spec):
+        body["schedulerName"] = scheduler  # a gang needs one scheduler, even where the accelerator names another
+    if spec.topology:
+        body["affinity"] = {"nodeAffinity": _topology(spec.topology)}
     return body
+
+
+def _topology(topology: Topology) -> Document:
+    """Node affinity to the one domain that the queue chose for all replicas."""
+    term = {"matchExpressions": [{"key": topology.key, "operator": "In", "values": [topology.value]}]}
+    if topology.required:
+        return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": term}]}
 
 
 def _placement(node_selector: Mapping[str, str], devices: Devices | None) -> Document:
@@ -273,10 +298,16 @@ def _environment(role: Role, home: str) -> list[Document]:
 
 def _resources(resources: Resources) -> Document:
     """Requests equal limits: what the quota counted is what a pod gets, and no more."""
-    amounts = {"cpu": f"{resources.cpu_millis}m", "memory": str(resources.memory_bytes)}
-    if resources.devices:
-        amounts[resources.devices.resource_key] = str(resources.devices.count)
+    amounts = {key: f"{amount}m" if key == "cpu" else str(amount) for key, amount in _amounts(resources).items()}
     return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def _amounts(resources: Resources) -> dict[str, int]:
+    """What one replica asks for: CPU in millicores, memory in bytes, devices by their key."""
+    amounts = {"cpu": resources.cpu_millis, "memory": resources.memory_bytes}
+    if resources.devices:
+        amounts[resources.devices.resource_key] = resources.devices.count
+    return amounts
 
 
 def _readiness(probe: Probe, ports: tuple[Port, ...]) -> Document:

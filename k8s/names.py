@@ -49,3 +49,8 @@ def object_name(name: str, environment_id: str) -> str:
 def role_name(base: str, role: str) -> str:
     """Name of a role's StatefulSet and Service."""
     return f"{base}-{role}"
+
+
+def priority_name(slug: str) -> str:
+    """Name of a priority class of ours in the cluster, for its PriorityClass and for Kueue's WorkloadPriorityClass."""
+    return f"atelier-{slug}"

@@ -87,6 +87,26 @@ class Home:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Topology:
+    """Where all replicas of an environment have to be, or had better be: on nodes whose label `key` has this `value`."""
+
+    key: str
+    value: str
+    required: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueOrder:
+    """What a queue of another system (see `k8s.queues`) has to know of an environment."""
+
+    system: str  # "kueue" | "volcano"
+    queue: str
+    priority: str = ""  # slug of the priority class
+    topology_label: str = ""  # node label of the level within which all replicas have to be
+    topology_required: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnvironmentSpec:
     """Everything that is needed to make an environment's objects."""
 
@@ -105,6 +125,8 @@ class EnvironmentSpec:
     service_domain: str = "svc.cluster.local"
     connect_env: Mapping[str, str] = field(default_factory=dict)  # for notebooks of the same owner, e.g. DASK_SCHEDULER_ADDRESS
     connect_snippet: str = ""
+    topology: Topology | None = None
+    queue: QueueOrder | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

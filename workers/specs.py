@@ -9,10 +9,12 @@ from typing import Any
 from django.conf import settings
 
 from k8s import names
-from k8s.spec import Devices, Endpoint, EnvironmentSpec, Home, Port, Probe, Resources, Role, TeamSpec
+from k8s.spec import Devices, Endpoint, EnvironmentSpec, Home, Port, Probe, Resources, Role, TeamSpec, Topology
 from k8s.status import role_host
 from portal.domain.models import Accelerator, Environment, Quota, Team
 from portal.domain.shape import FlavorShape, RoleShape, role_shapes
+
+from . import queues
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
@@ -70,7 +72,14 @@ def environment_spec(environment: Environment, *, connect_env: Mapping[str, str]
         service_domain=settings.SERVICE_DOMAIN,
         connect_env={key: resolve(str(value)) for key, value in connect.get("env", {}).items()},
         connect_snippet=resolve(connect.get("snippet", "")),
+        topology=_topology(environment),
+        queue=queues.order_of(environment),
     )
+
+
+def _topology(environment: Environment) -> Topology | None:
+    chosen = environment.placement.get("topology")
+    return Topology(key=chosen["key"], value=chosen["value"], required=chosen["required"]) if chosen else None
 
 
 def _home(environment: Environment) -> Home | None:
