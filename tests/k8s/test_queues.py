@@ -178,7 +178,8 @@ def test_kueue_tells_position_and_cause() -> None:
         "ahead": 2,
         "code": "WaitingForQuota",
         "message": (
-            "waiting in Kueue's queue atelier, 2 ahead: the queue's quota is in use (insufficient unused quota for nvidia.com/gpu in flavor a100, 1 more needed)"
+            "waiting in Kueue's queue atelier, 2 ahead: the queue's quota is in use "
+            "(insufficient unused quota for nvidia.com/gpu in flavor a100, 1 more needed)"
         ),
         "eta": None,
     }
