@@ -23,6 +23,7 @@ from .observer import (
     nodes_observed,
     volume_forget,
 )
+from .preferences import check_timezone, preferences_set
 from .quota import Drift, check_quota, quota_recompute, quota_rows_ensure, quota_set
 from .requests import Preview, environment_preview, environment_request
 from .teams import check_team_slug, membership_remove, membership_set, team_create, user_deactivate
@@ -37,6 +38,7 @@ __all__ = [
     "archive_store",
     "check_quota",
     "check_team_slug",
+    "check_timezone",
     "environment_delete",
     "environment_expire",
     "environment_extend",
@@ -56,6 +58,7 @@ __all__ = [
     "membership_remove",
     "membership_set",
     "nodes_observed",
+    "preferences_set",
     "priority_for",
     "queue_admit",
     "queue_pass",
