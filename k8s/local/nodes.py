@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,19 +18,26 @@ from typing import Any
 import psutil
 import yaml
 
-from .client import Client
-from .documents import Doc, at, meta, name_of, namespace_of, now, now_micro
+from .client import Change, Client
+from .documents import Doc, at, meta, name_of, namespace_of, now, now_micro, parse_time
 from .errors import StatusError
 from .kubelet.devices import GPU, SIMULATED, Gpu
 from .kubelet.plain import NOT_ISOLATED
 from .kubelet.process import Isolation
+from .options import Options
 
 log = logging.getLogger(__name__)
 OURS = "atelier.dev/embedded"  # label: nodes that are removed when the file no longer has them
-HEARTBEAT = 30.0
+STATUS_SECONDS = 300.0  # between two reports of a node's status in which nothing is new; its lease says more often that it lives
 LEASES = "kube-node-lease"
+LOST = "atelier.dev/lost"  # annotation: "true" cuts a node off, as if its network had failed
 _BUILT_IN = Path(__file__).parent / "default_nodes.yaml"
 _KEYS = {"name", "machine", "simulated", "capacity", "labels", "annotations", "taints"}
+
+
+def is_lost(node: Mapping[str, Any] | None) -> bool:
+    """Whether somebody cut this node off: its kubelet then reports nothing and hears nothing."""
+    return ((meta(node or {}).get("annotations") or {}).get(LOST) or "false") != "false"
 
 
 @dataclass(frozen=True)
@@ -141,11 +149,14 @@ def status(spec: NodeSpec, port: int, old: Mapping[str, Any]) -> Doc:
 
 
 class Nodes:
-    def __init__(self, client: Client, specs: list[NodeSpec], port: int, isolation: Isolation) -> None:
+    """The nodes' side that speaks: each reports its status, and renews its lease, as long as nobody cut it off."""
+
+    def __init__(self, client: Client, specs: list[NodeSpec], options: Options, isolation: Isolation) -> None:
         self.client = client
         self.specs = specs
-        self.port = port
+        self.options = options
         self.isolation = isolation
+        self._changed = asyncio.Event()
 
     def sync(self) -> None:
         """Makes the nodes of the file, and removes those that it no longer has, with their pods."""
@@ -158,7 +169,7 @@ class Nodes:
                         with contextlib.suppress(StatusError):
                             self.client.delete("Pod", namespace_of(pod), name_of(pod), grace=0)
         for spec in self.specs:
-            wanted_doc = document(spec, self.port, self.isolation)
+            wanted_doc = document(spec, self.options.port, self.isolation)
             if self.client.get("Node", None, spec.name) is None:
                 self.client.create("Node", wanted_doc)
             else:
@@ -175,7 +186,12 @@ class Nodes:
             doc.setdefault("spec", {})["taints"] = kept + (new["spec"].get("taints") or [])
 
     def _beat(self, spec: NodeSpec) -> None:
-        self.client.modify("Node", None, spec.name, lambda doc: doc.update(status=status(spec, self.port, doc.get("status") or {})), subresource="status")
+        node = self.client.get("Node", None, spec.name)
+        if node is None or is_lost(node):  # removed by hand: it comes back with the next start, as when a kubelet is started again
+            return
+        new = status(spec, self.options.port, node.get("status") or {})
+        if _is_news(node.get("status") or {}, new):
+            self.client.modify("Node", None, spec.name, lambda doc: doc.update(status=new), subresource="status")
         lease: Doc = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -189,8 +205,31 @@ class Nodes:
                 self.client.modify("Lease", LEASES, spec.name, lambda doc: doc["spec"].update(renewTime=now_micro()))
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT)
-            for spec in self.specs:
-                if self.client.get("Node", None, spec.name) is not None:
-                    self._beat(spec)
+        """A sign of life of each node at every heartbeat, and at once when a node that was cut off is back."""
+        subscription = self.client.store.subscribe({"nodes"}, self._noticed)
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), self.options.heartbeat)
+                self._changed.clear()
+                for spec in self.specs:
+                    try:
+                        self._beat(spec)
+                    except StatusError as error:  # removed just now
+                        log.info("node %s: %s", spec.name, error.message)
+        finally:
+            subscription.close()
+
+    def _noticed(self, change: Change) -> None:
+        if is_lost(change.previous) and not is_lost(change.object):
+            self._changed.set()
+
+
+def _is_news(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a report says something new, or the last one is long ago."""
+
+    def substance(found: Mapping[str, Any]) -> Doc:
+        return {**found, "conditions": [{**item, "lastHeartbeatTime": ""} for item in found.get("conditions") or []]}
+
+    beats = [parse_time(item["lastHeartbeatTime"]).timestamp() for item in old.get("conditions") or [] if item.get("lastHeartbeatTime")]
+    return substance(old) != substance(new) or not beats or time.time() - max(beats) >= STATUS_SECONDS

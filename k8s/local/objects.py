@@ -38,10 +38,10 @@ class Request:
 
 
 class Objects:
-    def __init__(self, store: Store, kinds: Kinds) -> None:
+    def __init__(self, store: Store, kinds: Kinds, toleration_seconds: int = 300) -> None:
         self.store = store
         self.kinds = kinds
-        self.admission = Admission(store)
+        self.admission = Admission(store, toleration_seconds)
         self.addresses = Addresses(store)
 
     def live(self, resource: Resource, namespace: str, name: str) -> Doc:

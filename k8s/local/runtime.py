@@ -51,7 +51,7 @@ async def start(client: Client, options: Options) -> Runtime:
         log.warning("pods are not isolated: %s", isolation.problems or "asked for")
     network = Network(client, options.service_domain)
     kubelet = Kubelet(client, options, network, isolation)
-    known = nodes.Nodes(client, nodes.load(options.nodes_file, kubelet.gpus), options.port, isolation)
+    known = nodes.Nodes(client, nodes.load(options.nodes_file, kubelet.gpus), options, isolation)
     known.sync()
     runtime = Runtime(kubelet)
     runtime.add("nodes", known.run())

@@ -78,7 +78,7 @@ class Cluster:
         self.stopping = asyncio.Event()
         self.ready = False
         self.store = Store(options.state_dir / "objects.sqlite3")
-        self.objects = Objects(self.store, Kinds())
+        self.objects = Objects(self.store, Kinds(), options.toleration_seconds)
         self.client = Client(self.objects)
         self.certificates = certs.ensure(options.state_dir / "pki")
         self.token = token(options.state_dir / "token")

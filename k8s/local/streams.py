@@ -36,6 +36,13 @@ def find_pod(client: Client, namespace: str, name: str) -> Doc:
     return pod
 
 
+def reach(kubelet: Kubelet, pod: Doc) -> None:
+    """StatusError 500, in the API server's words, when the pod's node is cut off."""
+    node = pod["spec"].get("nodeName")
+    if node and kubelet.unreachable(node):
+        raise StatusError(500, "InternalError", f'Get "https://{node}:10250/pods": dial tcp {node}:10250: connect: no route to host')
+
+
 def choose_container(pod: Doc, wanted: str) -> str:
     """The container that a request means. StatusError 400 when it does not say, or says wrong."""
     spec = pod["spec"]
@@ -80,6 +87,7 @@ def routes(client: Client, kubelet: Kubelet) -> list[BaseRoute]:
             options = LogOptions.parse(request.query_params)
             if not pod["spec"].get("nodeName"):
                 return Response(b"", media_type="text/plain")
+            reach(kubelet, pod)
             directory = run_directory(pod, container, kubelet.directory(pod, container), previous=options.previous)
         except StatusError as error:
             return JSONResponse(error.status(), status_code=error.code)
@@ -96,7 +104,7 @@ def routes(client: Client, kubelet: Kubelet) -> list[BaseRoute]:
         await _with_process(socket, client, kubelet, _attach)
 
     async def forward(socket: WebSocket) -> None:
-        await _forward(socket, client)
+        await _forward(socket, client, kubelet)
 
     base = "/api/v1/namespaces/{namespace}/pods/{name}"
     found: list[BaseRoute] = [Route(f"{base}/log", log, methods=["GET"])]
@@ -110,6 +118,7 @@ def running_process(kubelet: Kubelet, pod: Doc, container: str) -> Process:
     """The process of a running container. StatusError when it does not run."""
     if at(pod, "status.phase") in ("Succeeded", "Failed"):
         raise bad_request(f"cannot exec in or attach to a container in a completed pod; current phase is {pod['status']['phase']}")
+    reach(kubelet, pod)
     running = kubelet.process(pod, container)
     if running is None or not running.alive:
         raise StatusError(500, "InternalError", f'unable to upgrade connection: container not found ("{container}")')
@@ -233,13 +242,14 @@ async def _attach(socket: WebSocket, running: Process, protocol: str) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _forward(socket: WebSocket, client: Client) -> None:
+async def _forward(socket: WebSocket, client: Client, kubelet: Kubelet) -> None:
     params = socket.path_params
     try:
         pod = find_pod(client, params["namespace"], params["name"])
         ip = at(pod, "status.podIP", "")
         if at(pod, "status.phase") != "Running" or not ip or meta(pod).get("deletionTimestamp"):
             raise bad_request(f"unable to forward port because pod is not running. Current status={at(pod, 'status.phase', 'Pending')}")
+        reach(kubelet, pod)
         protocol = _protocol(socket, (TUNNEL_SAFE, *PORT_PROTOCOLS))
         ports = [int(item) for text in socket.query_params.getlist("ports") for item in text.split(",") if item]
     except ValueError:

@@ -13,8 +13,9 @@ PERMANENT = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
 class Admission:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, toleration_seconds: int) -> None:
         self.store = store
+        self.toleration_seconds = toleration_seconds
 
     def mutate(self, resource: Resource, doc: Doc, old: Doc | None) -> None:
         """Changes a document before it is validated, in place."""
@@ -24,7 +25,7 @@ class Admission:
             limits.fill(self.store, doc)
             service_account.fill(self.store, doc)
             priority.fill(self.store, doc)
-            service_account.tolerate(doc)
+            service_account.tolerate(doc, self.toleration_seconds)
         elif resource.key == "persistentvolumeclaims" and old is None:
             storage.default_class(self.store, doc)
 

@@ -44,12 +44,12 @@ def _token_volume(spec: Doc) -> None:
         container.setdefault("volumeMounts", []).append({"name": name, "readOnly": True, "mountPath": TOKEN_PATH})
 
 
-def tolerate(pod: Doc) -> None:
-    """DefaultTolerationSeconds: pods bear an unreachable node for five minutes."""
+def tolerate(pod: Doc, seconds: int) -> None:
+    """DefaultTolerationSeconds: pods bear an unreachable node for a while."""
     tolerations = pod["spec"].setdefault("tolerations", [])
     for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
         if not any(_covers(each, key) for each in tolerations):
-            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
+            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds})
 
 
 def _covers(toleration: Doc, key: str) -> bool:

@@ -8,7 +8,9 @@ from typing import Any
 from k8s.local.client import Client
 from k8s.local.controllers.base import Controller
 from k8s.local.controllers.disruption import DisruptionBudgets
+from k8s.local.controllers.eviction import TaintEviction
 from k8s.local.controllers.job import Jobs
+from k8s.local.controllers.node_lifecycle import NodeLifecycle, PodGarbage
 from k8s.local.controllers.replicas import Deployments, ReplicaSets
 from k8s.local.controllers.statefulset import StatefulSets
 from k8s.local.controllers.volumes import Claims, ensure_class
@@ -21,4 +23,9 @@ def controllers(client: Client, options: Options) -> list[tuple[str, Coroutine[A
     claims = Claims(client, options.state_dir / "volumes")
     claims.remove_leftovers()
     others: list[Controller] = [StatefulSets(client), ReplicaSets(client), Deployments(client), Jobs(client), DisruptionBudgets(client)]
-    return [("claims", claims.run()), *((f"{each.kind} controller", each.run()) for each in others)]
+    about_nodes = [
+        ("node lifecycle", NodeLifecycle(client, options.node_grace).run()),
+        ("eviction by taints", TaintEviction(client).run()),
+        ("pods without nodes", PodGarbage(client, options.node_grace).run()),
+    ]
+    return [("claims", claims.run()), *about_nodes, *((f"{each.kind} controller", each.run()) for each in others)]

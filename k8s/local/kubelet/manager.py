@@ -22,8 +22,10 @@ from k8s.local.kubelet.devices import Devices, find_gpus
 from k8s.local.kubelet.pod import PodWorker
 from k8s.local.kubelet.process import REBOOTED, Isolation, Process
 from k8s.local.kubelet.status import Container
+from k8s.local.nodes import is_lost
 from k8s.local.options import Options
 from k8s.local.runtimes import Images
+from k8s.local.store import Entry
 from k8s.local.volumes import VolumeError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 STOP_GRACE = 3.0  # seconds between TERM and KILL when the cluster itself ends
-_WATCHED = ("Pod", "ConfigMap", "Secret", "PersistentVolumeClaim")
+_WATCHED = ("Node", "Pod", "ConfigMap", "Secret", "PersistentVolumeClaim")
 
 
 class Kubelet:
@@ -51,6 +53,7 @@ class Kubelet:
         hidden = [str(options.state_dir), *filter(None, os.environ.get("ATELIER_CLUSTER_HIDE", "").split(":"))]
         self.masks = [path for path in hidden if not sys.prefix.startswith(path) and not sys.base_prefix.startswith(path)]
         self._background: set[asyncio.Task[Any]] = set()
+        self._cut_off: dict[str, asyncio.Task[Any]] = {}  # nodes that are lost, and the end of what was being started there
 
     # --- following the API ---
 
@@ -66,6 +69,9 @@ class Kubelet:
         if change.kind == "Pod":
             self._take_pod(change)
             return
+        if change.kind == "Node":
+            self._take_node(change)
+            return
         namespace, name = namespace_of(change.object), name_of(change.object)
         for worker in list(self.workers.values()):
             if namespace_of(worker.pod) == namespace:
@@ -78,12 +84,12 @@ class Kubelet:
             if worker is not None:
                 worker.removed()
             elif (self.pods_dir / uid).exists():
-                self._in_background(asyncio.to_thread(shutil.rmtree, self.pods_dir / uid, True))
+                self._in_background(self._bury(uid, pod["spec"].get("nodeName") or ""))
             return
         if worker is not None:
             worker.update(pod)
             return
-        if not pod["spec"].get("nodeName"):
+        if not pod["spec"].get("nodeName") or self.unreachable(pod["spec"]["nodeName"]):
             return
         if at(pod, "status.phase") in ("Succeeded", "Failed"):
             if meta(pod).get("deletionTimestamp") and not meta(pod).get("finalizers"):
@@ -98,19 +104,69 @@ class Kubelet:
         self.workers[uid] = PodWorker(self, current)
         self.workers[uid].start()
 
-    def _in_background(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def unreachable(self, node: str) -> bool:
+        return node in self._cut_off or is_lost(self.client.get("Node", None, node))
+
+    def _take_node(self, change: Change) -> None:
+        """A node that is cut off: what runs there runs on, unattended. When it is back, its pods are found again as after a restart."""
+        name = name_of(change.object)
+        if change.type != "DELETED" and is_lost(change.object):
+            if name not in self._cut_off:
+                self._cut_off[name] = self._in_background(self._let_go(name))
+        elif name in self._cut_off and change.type != "DELETED":
+            self._in_background(self._return(name, self._cut_off[name]))
+        elif change.previous is not None and _ready(change.object) and not _ready(change.previous):
+            # While the node was silent its pods were called unready by others.
+            for worker in list(self.workers.values()):
+                if worker.pod["spec"].get("nodeName") == name:
+                    worker.publish()
+
+    async def _let_go(self, node: str) -> None:
+        workers = [worker for worker in self.workers.values() if worker.pod["spec"].get("nodeName") == node]
+        for worker in workers:
+            worker.detach()
+            del self.workers[worker.uid]
+        for worker in workers:
+            await worker.started()
+
+    async def _return(self, node: str, parting: asyncio.Task[Any]) -> None:
+        await parting
+        if is_lost(self.client.get("Node", None, node)) or self._cut_off.pop(node, None) is None:
+            return
+        for pod in self.client.list("Pod"):
+            if pod["spec"].get("nodeName") == node:
+                self._take_pod(Change("MODIFIED", "Pod", pod, Entry(pod, int(meta(pod)["resourceVersion"])), "pods"))
+
+    async def _bury(self, uid: str, node: str) -> None:
+        """Ends what is left of a pod that has gone and that nobody attends to: its node is cut off, or its end came between two starts."""
+        parting = self._cut_off.get(node)
+        if parting is not None:
+            await parting
+        running = running_below(self.pods_dir / uid)
+        for found in running:
+            found.kill()
+        await self._all_gone(running, 5.0)
+        self.devices.release(uid)
+        self.network.detach(uid)
+        await asyncio.to_thread(shutil.rmtree, self.pods_dir / uid, True)
+
+    def _in_background(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.ensure_future(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._forget_task)
+        return task
+
+    def _forget_task(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("kubelet: %r", task.exception(), exc_info=task.exception())
 
     def _bury_orphans(self) -> None:
         """Ends what runs for pods that are no longer there, after an end of the cluster process in between."""
         known = {meta(pod)["uid"] for pod in self.client.list("Pod")}
         for directory in self.pods_dir.iterdir():
             if directory.name not in known:
-                for found in running_below(directory):
-                    found.kill()
-                shutil.rmtree(directory, ignore_errors=True)
+                self._in_background(self._bury(directory.name, ""))
 
     # --- what workers ask ---
 
@@ -193,6 +249,10 @@ class Kubelet:
         left = [found for found in running if found.alive]
         if left:
             await asyncio.wait([asyncio.ensure_future(found.wait()) for found in left], timeout=seconds)
+
+
+def _ready(node: Doc) -> bool:
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in at(node, "status.conditions", []))
 
 
 def running_below(directory: Path) -> list[Process]:

@@ -43,11 +43,15 @@ async def until(look: Callable[[], Any], patience: float = PATIENCE) -> Any:
 class World:
     """A cluster without HTTP, and what tests ask of it."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, toleration_seconds: int = 300) -> None:
         self.state = state
+        self.toleration_seconds = toleration_seconds
         self.state.mkdir(parents=True, exist_ok=True)
-        self.store = Store(state / "objects.sqlite3")
-        self.client = Client(Objects(self.store, Kinds()))
+        self.reopen()
+
+    def reopen(self) -> None:
+        self.store = Store(self.state / "objects.sqlite3")
+        self.client = Client(Objects(self.store, Kinds(), self.toleration_seconds))
         self.keeper = Housekeeper(self.client, "authority")
         namespaces.seed(self.client, "authority")
         self.runtime: Runtime

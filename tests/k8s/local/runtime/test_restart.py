@@ -94,4 +94,4 @@ def test_what_belongs_to_pods_that_went_meanwhile_is_cleared_away(own_server: Se
         database.execute("DELETE FROM objects WHERE kind = 'pods'")
     own_server.start()
     wait_for(lambda: not processes_with(f"sleep\0{mark}"))
-    assert not (own_server.state / "pods" / uid).exists()
+    wait_for(lambda: not (own_server.state / "pods" / uid).exists())
