@@ -13,10 +13,12 @@ from .capacity import (
 from .due import environments_due, environments_expired, volumes_to_purge
 from .environments import archive_read, archives_of, clusters_of, environment_get, environments_visible_to, events_after
 from .teams import leads_of, platform_admins, quota_rows, teams_led_by, volumes_visible_to
+from .usage import UsageRow, usage_report, usage_visible_to
 
 __all__ = [
     "AcceleratorCapacity",
     "FlavorCapacity",
+    "UsageRow",
     "accelerators_with_capacity",
     "archive_read",
     "archives_of",
@@ -34,6 +36,8 @@ __all__ = [
     "starts_now",
     "teams_led_by",
     "templates_enabled",
+    "usage_report",
+    "usage_visible_to",
     "volumes_to_purge",
     "volumes_visible_to",
     "why_never_fits",

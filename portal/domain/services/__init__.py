@@ -24,7 +24,7 @@ from .observer import (
     volume_forget,
 )
 from .preferences import check_timezone, preferences_set
-from .quota import Drift, check_quota, quota_recompute, quota_rows_ensure, quota_set
+from .quota import Drift, check_quota, quota_recompute, quota_rows_ensure, quota_set, quota_turn
 from .requests import Preview, environment_preview, environment_request
 from .teams import check_team_slug, membership_remove, membership_set, team_create, user_deactivate
 from .timers import timers_run
@@ -65,6 +65,7 @@ __all__ = [
     "quota_recompute",
     "quota_rows_ensure",
     "quota_set",
+    "quota_turn",
     "team_create",
     "timers_run",
     "token_create",

@@ -17,6 +17,7 @@ from ..errors import ValidationError
 from ..lifecycle import Desired, State
 from ..models import Environment, Mutex, Priority, Team, User
 from ..shape import RoleShape
+from . import usage
 
 _QUEUE = "queue"
 
@@ -28,7 +29,9 @@ def queue_pass() -> list[UUID]:
         Mutex.objects.select_for_update().get(name=_QUEUE)
         waiting = Environment.objects.filter(state=State.QUEUED, desired=Desired.RUNNING, admitted_at=None)
         admitted = list(waiting.values_list("pk", flat=True))
-        waiting.filter(pk__in=admitted).update(admitted_at=timezone.now())
+        now = timezone.now()
+        waiting.filter(pk__in=admitted).update(admitted_at=now)
+        usage.begin(Environment.objects.filter(pk__in=admitted), now)
         for key in admitted:
             outbound.nudge(key)
         return admitted

@@ -14,7 +14,7 @@ from ..errors import Conflict, NotFound, ValidationError
 from ..lifecycle import Desired, State
 from ..models import Environment, Membership, User, Volume
 from ..shape import role_shapes
-from . import ledger
+from . import ledger, usage
 from .amounts import running_amounts
 from .events import lock, move, write
 from .requests import check_expiry, check_name, check_params, flavor_shape, scalable_param
@@ -176,24 +176,14 @@ def environment_scale(*, actor: User, environment_id: UUID | str, workers: int) 
         before = environment.workers
         changes: dict[str, object] = {"workers": workers, "params": params}
         if environment.reserved:
-            changes["reserved"] = _rebook(environment, workers)
+            shapes = role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), workers)
+            changes["reserved"] = ledger.rebook(environment, running_amounts(shapes, usage.ahead(environment, timezone.now())))
         write(environment, actor=actor, code="ScaleRequested", message=f"{actor.username} asked for {workers} workers instead of {before}.", changes=changes)
         return environment
 
 
-def _rebook(environment: Environment, workers: int) -> dict[str, int]:
-    """Reserve what more workers take, or give back what fewer leave; the new account."""
-    old = environment.reserved
-    shapes = role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), workers)
-    new = running_amounts(shapes, _granted(environment))
-    difference = {key: new.get(key, 0) - old.get(key, 0) for key in sorted(new.keys() | old.keys())}
-    ledger.reserve(environment.team, environment.owner, difference)
-    ledger.release(environment.team_id, environment.owner_id, {key: -amount for key, amount in difference.items() if amount < 0})
-    return new
-
-
 def environment_extend(*, actor: User, environment_id: UUID | str, expires_in: timedelta) -> Environment:
-    """Let it run `expires_in` longer from now. Raises NotFound, Conflict, ValidationError."""
+    """Let it run `expires_in` longer from now. Raises NotFound, Conflict, ValidationError, QuotaExceeded (the budget of the month)."""
     with transaction.atomic():
         environment = _locked(actor, environment_id)
         _refuse_gone(environment)
@@ -201,6 +191,9 @@ def environment_extend(*, actor: User, environment_id: UUID | str, expires_in: t
         changes: dict[str, object] = {"expires_in": int(span.total_seconds()), "expiry_warned_at": None}
         if environment.desired == Desired.RUNNING and environment.state != State.FAILED:
             changes["expires_at"] = timezone.now() + span
+            if environment.reserved:
+                shapes = role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), environment.workers)
+                changes["reserved"] = ledger.rebook(environment, running_amounts(shapes, span))
         elif environment.desired == Desired.STOPPED and environment.state not in _REST:
             raise Conflict(f"{environment.name} is being stopped; start it again to run it longer.")
         write(environment, actor=actor, code="Extended", message=f"{actor.username} extended it to {format_duration(span)} from now.", changes=changes)

@@ -12,7 +12,8 @@ from django.utils import timezone
 from .. import outbound
 from ..lifecycle import State, can_move
 from ..models import Environment, Event, User
-from . import ledger
+from ..quantities import ACCELERATOR_SECONDS
+from . import ledger, usage
 
 _KEEPS_REASON = frozenset({State.STOPPING, State.STOPPED})
 _SAYS = {
@@ -100,7 +101,13 @@ def move(environment: Environment, to: State, *, reason: str = "", message: str 
     if not Environment.objects.filter(pk=environment.pk, state=origin.value).update(**changes):
         return False
     if releases:
-        ledger.release(environment.team_id, environment.owner_id, environment.reserved)
+        ledger.release_all(environment, usage.end(environment, now))
+    elif to is State.PROVISIONING and origin is State.QUEUED:
+        usage.begin_if_absent(environment, now)
+    elif to is State.QUEUED and origin is State.PROVISIONING and (taken := usage.end(environment, now)):
+        # the queue took it back; what it held until now stays charged
+        changes["reserved"] = environment.reserved | {ACCELERATOR_SECONDS: environment.reserved[ACCELERATOR_SECONDS] - taken}
+        Environment.objects.filter(pk=environment.pk).update(reserved=changes["reserved"])
     for field, value in changes.items():
         setattr(environment, field, value)
     append(

@@ -1,24 +1,35 @@
-"""The account book of quota: reserve and release by conditional update. Rows are touched in one fixed order, so two requests cannot deadlock."""
+"""The account book of quota: every change of what is used is one conditional update of all rows concerned, all or nothing.
+
+Rows are locked in the order of their keys, so two requests cannot deadlock. Call it inside the transaction of the verb.
+
+The budget (`accelerator_seconds`) is by month: `Quota.period` names the month that `used` is about. `used` is what holdings have taken in that
+month, plus everything that is granted to those that hold now and not yet taken. When the month turns, the first to reserve, or the timer,
+sets a row anew under its lock: to what is still ahead of those that hold, from the beginning of the month on. What they took before
+that moment stays with the month before; what they are granted beyond the end of a month is counted in full until then.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
 
-from django.db import transaction
-from django.db.models import F, Q, Value
-from django.db.models.functions import Greatest
+from django.db import connection, transaction
+from django.db.models import Q
+from django.utils import timezone
 
 from .. import selectors
 from ..errors import QuotaExceeded
-from ..models import Quota, Team, User
-from ..models.team import fits
-from ..quantities import BASE_RESOURCES, format_amount
+from ..models import Environment, Quota, Team, User
+from ..quantities import ACCELERATOR_SECONDS, BASE_RESOURCES, MONTHLY, format_amount
+from ..selectors.usage import budget_held, budget_month
+from . import usage
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuotaEffect:
-    """What a request does to one limit. Amounts in the resource's unit (count, millicores, bytes, devices)."""
+    """What a request does to one limit. Amounts in the resource's unit (count, millicores, bytes, devices, thousandths, seconds)."""
 
     scope: str  # "team" or "user"
     team: str
@@ -32,61 +43,142 @@ class QuotaEffect:
         return self.limit is None or self.amount <= 0 or self.used + self.amount <= self.limit
 
 
-def _initial_limit(resource: str, user_id: int | None) -> int | None:
+def initial_limit(resource: str, user_id: int | None) -> int | None:
     """Limit of a row made on demand: accelerators are granted to a team, never assumed; everything else is open until someone limits it."""
     return 0 if user_id is None and resource not in BASE_RESOURCES else None
 
 
-def rows_for(team_id: int, user_id: int, resources: Iterable[str]) -> list[Quota]:
-    """The team's rows and the user's rows for `resources`, made where absent, in the order in which they are to be changed."""
-    wanted = sorted(set(resources))
-    query = Quota.objects.filter(Q(user=None) | Q(user=user_id), team=team_id, resource__in=wanted)
-    have = {(row.user_id, row.resource) for row in query}
-    missing = [
-        Quota(team_id=team_id, user_id=subject, resource=resource, limit=_initial_limit(resource, subject))
-        for subject in (None, user_id)
-        for resource in wanted
-        if (subject, resource) not in have
-    ]
-    if missing:
-        Quota.objects.bulk_create(missing, ignore_conflicts=True)
-    return sorted(query.all(), key=lambda row: (row.user_id is not None, row.resource))
+@lru_cache(maxsize=64)
+def take_sql(vendor: str, resources: int) -> str:
+    """The statement that adds amounts of so many resources to the rows of a team and of a user in it.
+
+    Parameters: resource and amount of each, the month, the team, the user, how many rows must have room. It changes all rows or none.
+    """
+    want = ", ".join(["(%s, CAST(%s AS bigint))"] * resources)
+    lock, most = ("FOR NO KEY UPDATE OF q", "GREATEST") if vendor == "postgresql" else ("", "MAX")
+    return (
+        f"WITH want (resource, amount) AS (VALUES {want}), "  # noqa: S608 - nothing but placeholders is put in
+        'room AS (SELECT q.id AS id, w.amount AS amount, (w.amount <= 0 OR ((q."limit" IS NULL OR q."limit" >= q.used + w.amount) '
+        f"AND (q.resource <> '{ACCELERATOR_SECONDS}' OR q.period = %s))) AS fits "
+        "FROM domain_quota q JOIN want w ON w.resource = q.resource "
+        f"WHERE q.team_id = %s AND (q.user_id IS NULL OR q.user_id = %s) ORDER BY q.id {lock}) "
+        f"UPDATE domain_quota AS q SET used = {most}(q.used + room.amount, 0) FROM room "
+        "WHERE q.id = room.id AND (SELECT COUNT(*) FROM room WHERE fits) >= %s RETURNING id"
+    )
 
 
-def effects(team: Team, user: User, amounts: Mapping[str, int]) -> list[QuotaEffect]:
-    """What reserving `amounts` would do to each limit. Reads only."""
-    rows = {(row.user_id, row.resource): row for row in Quota.objects.filter(Q(user=None) | Q(user=user), team=team, resource__in=list(amounts))}
-    result = []
-    for subject, scope in ((None, "team"), (user.pk, "user")):
-        for resource in sorted(amounts):
-            row = rows.get((subject, resource))
-            limit = row.limit if row else _initial_limit(resource, subject)
-            result.append(QuotaEffect(scope=scope, team=team.slug, resource=resource, limit=limit, used=row.used if row else 0, amount=amounts[resource]))
-    return result
-
-
-class _FullError(Exception):
-    """A row has no room; leaves the savepoint so that what was taken before it is given back."""
+def _take(team_id: int, user_id: int, amounts: Mapping[str, int], rows: int) -> bool:
+    """Add `amounts` (negative ones give back, never below zero) if at least `rows` rows have room; whether it was done."""
+    parameters: list[str | int] = [part for resource in sorted(amounts) for part in (resource, amounts[resource])]
+    with connection.cursor() as cursor:
+        cursor.execute(take_sql(connection.vendor, len(amounts)), [*parameters, budget_month().isoformat(), team_id, user_id, rows])
+        return len(cursor.fetchall()) >= rows
 
 
 def reserve(team: Team, user: User, amounts: Mapping[str, int]) -> None:
-    """Take `amounts` from the team and from the user within it, all or nothing. Raises QuotaExceeded naming every limit in the way."""
-    amounts = {resource: amount for resource, amount in amounts.items() if amount > 0}
-    try:
-        with transaction.atomic():
-            for row in rows_for(team.pk, user.pk, amounts):
-                amount = amounts[row.resource]
-                if not Quota.objects.filter(fits(amount), pk=row.pk).update(used=F("used") + amount):
-                    raise _FullError  # noqa: TRY301 - only an exception rolls the savepoint back
-    except _FullError:
-        raise exceeded(team, user, effects(team, user, amounts)) from None
+    """Take `amounts` from the team and from the user within it, all or nothing; negative amounts give back. Raises QuotaExceeded naming
+    every limit in the way.
+
+    Call it before the environment's row is written: when a month turns here, the row is counted as it stands.
+    """
+    amounts = {resource: amount for resource, amount in amounts.items() if amount}
+    if not amounts:
+        return
+    with transaction.atomic(savepoint=False):
+        if _take(team.pk, user.pk, amounts, 2 * len(amounts)):
+            return
+        all_effects = _effects(team, user, amounts, _rows_ready(team.pk, user.pk, amounts))
+        # Rows may have been absent, or a month behind; those that were there are locked by the first try.
+        if all(effect.fits for effect in all_effects) and _take(team.pk, user.pk, amounts, 2 * len(amounts)):
+            return
+    raise exceeded(team, user, all_effects)
 
 
 def release(team_id: int, user_id: int, amounts: Mapping[str, int]) -> None:
     """Give `amounts` back. Never below zero: a drift is for `quota_recompute` to report, not to block a teardown."""
-    amounts = {resource: amount for resource, amount in amounts.items() if amount > 0}
-    for row in rows_for(team_id, user_id, amounts):
-        Quota.objects.filter(pk=row.pk).update(used=Greatest(F("used") - amounts[row.resource], Value(0)))
+    amounts = {resource: -amount for resource, amount in amounts.items() if amount > 0}
+    if amounts:
+        _take(team_id, user_id, amounts, 0)
+
+
+def release_all(environment: Environment, taken: int) -> None:
+    """Give back what the environment held, when its row says that it holds nothing any more; of the budget all but what it has `taken`
+    (`usage.end`), so that the rest of its grant can be used by others this month."""
+    held = environment.reserved
+    if ACCELERATOR_SECONDS in held:
+        held = held | {ACCELERATOR_SECONDS: held[ACCELERATOR_SECONDS] - taken}
+    release(environment.team_id, environment.owner_id, held)
+
+
+def rebook(environment: Environment, amounts: Mapping[str, int]) -> dict[str, int]:
+    """Change what an environment holds to `amounts`: reserve what is more, give back what is less. Its new account, for `reserved`.
+
+    For scaling and extending. `amounts` is `running_amounts` of the new shape and of the time that it may run from now on: for an
+    extension the new span, for another size `usage.ahead(environment, now)`. What it has taken of the budget until now stays charged, and
+    its usage rows are closed and begun anew. Call it under the row's lock and before the row is written. Raises QuotaExceeded.
+    """
+    now, new = timezone.now(), dict(amounts)
+    held = environment.reserved
+    if ACCELERATOR_SECONDS in held:
+        held = held | {ACCELERATOR_SECONDS: held[ACCELERATOR_SECONDS] - usage.spent(environment, now)}
+    reserve(environment.team, environment.owner, {resource: new.get(resource, 0) - held.get(resource, 0) for resource in new.keys() | held.keys()})
+    usage.renew(environment, new, now)
+    return new
+
+
+_Rows = dict[tuple[int | None, str], Quota]
+
+
+def _rows(team_id: int, user_id: int, resources: Iterable[str]) -> _Rows:
+    query = Quota.objects.filter(Q(user=None) | Q(user=user_id), team=team_id, resource__in=list(resources))
+    return {(row.user_id, row.resource): row for row in query}
+
+
+def _rows_ready(team_id: int, user_id: int, resources: Iterable[str]) -> _Rows:
+    """The rows of team and user, made where absent, their month turned where it is behind."""
+    rows, wanted = _rows(team_id, user_id, resources), sorted(resources)
+    missing = [(subject, resource) for subject in (None, user_id) for resource in wanted if (subject, resource) not in rows]
+    month = budget_month()
+    if missing:
+        new = [Quota(team_id=team_id, user_id=subject, resource=resource, limit=initial_limit(resource, subject)) for subject, resource in missing]
+        Quota.objects.bulk_create(new, ignore_conflicts=True)
+        rows = _rows(team_id, user_id, wanted)
+    if any(row.resource in MONTHLY and row.period != month for row in rows.values()):
+        month_turn(team_id, month)
+        rows = _rows(team_id, user_id, wanted)
+    return rows
+
+
+def month_turn(team_id: int, month: date) -> int:
+    """Set the team's accounts of the month that are behind to what is still ahead of those that hold; how many. Inside a transaction.
+
+    Under the rows' locks, since a reservation that is not yet committed would be missed; a second caller finds nothing left to do.
+    """
+    behind = Quota.objects.filter(team=team_id, resource__in=MONTHLY).exclude(period=month)
+    rows = list(behind.select_for_update(no_key=True).order_by("pk"))
+    held = budget_held(month, team_id) if rows else {}
+    return sum(behind.filter(pk=row.pk).update(used=max(0, held.get((team_id, row.user_id), 0)), period=month) for row in rows)
+
+
+def effects(team: Team, user: User, amounts: Mapping[str, int]) -> list[QuotaEffect]:
+    """What reserving `amounts` would do to each limit. Reads only."""
+    return _effects(team, user, amounts, _rows(team.pk, user.pk, amounts))
+
+
+def _effects(team: Team, user: User, amounts: Mapping[str, int], rows: _Rows) -> list[QuotaEffect]:
+    month = budget_month()
+    behind = any(resource in MONTHLY and row.period != month for (_, resource), row in rows.items())
+    held = budget_held(month, team.pk) if behind else {}
+    result = []
+    for subject, scope in ((None, "team"), (user.pk, "user")):
+        for resource in sorted(amounts):
+            row = rows.get((subject, resource))
+            limit = row.limit if row else initial_limit(resource, subject)
+            used = row.used if row else 0
+            if row and resource in MONTHLY and row.period != month:
+                used = held.get((team.pk, subject), 0)
+            result.append(QuotaEffect(scope=scope, team=team.slug, resource=resource, limit=limit, used=used, amount=amounts[resource]))
+    return result
 
 
 def exceeded(team: Team, user: User, all_effects: Iterable[QuotaEffect]) -> QuotaExceeded:
@@ -102,7 +194,10 @@ def exceeded(team: Team, user: User, all_effects: Iterable[QuotaEffect]) -> Quot
 def _refusal(team: Team, user: User, effect: QuotaEffect) -> str:
     whose = f"Team {team.slug}" if effect.scope == "team" else f"{user.username} in team {team.slug}"
     limit, used = format_amount(effect.resource, effect.limit or 0), format_amount(effect.resource, effect.used)
-    return f"{whose} may use {limit}; {used} in use, and this needs {format_amount(effect.resource, effect.amount)} more. {_who(team, effect.scope)}"
+    more = format_amount(effect.resource, effect.amount)
+    if effect.resource in MONTHLY:
+        return f"{whose} may use {limit} this month; {used} are used or promised, and this needs {more} more. {_who(team, effect.scope)}"
+    return f"{whose} may use {limit}; {used} in use, and this needs {more} more. {_who(team, effect.scope)}"
 
 
 def _who(team: Team, scope: str) -> str:

@@ -21,6 +21,7 @@ from ..quantities import STORAGE
 from . import ledger
 from .events import append, lock, move, write
 
+_HOLDS_NOTHING = (State.STOPPED, State.FAILED, State.AWAITING_APPROVAL)
 _SEEN_EVERY = timedelta(seconds=30)  # an unchanged snapshot is not worth a write at every look
 
 
@@ -35,8 +36,8 @@ def environment_move(environment_id: UUID | str, to: State | str, reason: str = 
         environment = lock(environment_id)
         if environment is None or (generation is not None and environment.desired_generation != generation):
             return False
-        if to is State.QUEUED and environment.state in (State.STOPPED, State.FAILED) and not environment.reserved:
-            return False  # its quota was given back; only start and retry, which reserve anew, may queue it again
+        if to is State.QUEUED and environment.state in _HOLDS_NOTHING and not environment.reserved:
+            return False  # only start, retry and approval, which reserve anew, may queue it again
         if not move(environment, to, reason=reason, message=message):
             return False
         if to is State.DELETED and environment.purge and environment.volume_id:

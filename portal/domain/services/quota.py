@@ -10,14 +10,16 @@ from django.db import transaction
 from .. import outbound, selectors
 from ..errors import Forbidden, NotFound, ValidationError
 from ..models import Accelerator, Environment, Membership, Quota, Team, User, Volume
-from ..quantities import BASE_RESOURCES, STORAGE, accelerator_of, accelerator_resource
+from ..quantities import ACCELERATOR_SECONDS, BASE_RESOURCES, MONTHLY, STORAGE, accelerator_of, accelerator_resource
+from ..selectors.usage import budget_held, budget_month
+from . import ledger
 
 MAX_LIMIT = 2**62
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """A row whose `used` differs from the sum of what environments and volumes hold."""
+    """A row whose `used` differs from the sum of what environments and volumes hold, and this month's holdings have taken."""
 
     team: str
     user: str  # empty: the whole team
@@ -35,7 +37,9 @@ def quota_set(*, actor: User | None, team: Team, user: User | None, resource: st
     _check_may_set(actor, team, user)
     check_quota(team=team, user=user, resource=resource, limit=limit)
     with transaction.atomic():
-        row, _ = Quota.objects.get_or_create(team=team, user=user, resource=resource, defaults={"limit": limit})
+        row, made = Quota.objects.get_or_create(team=team, user=user, resource=resource, defaults={"limit": limit})
+        if made and resource in MONTHLY:
+            ledger.month_turn(team.pk, budget_month())
         Quota.objects.filter(pk=row.pk).update(limit=limit)  # `used` moves meanwhile, so not save()
         row.limit = limit
         outbound.team_sync(team.slug)
@@ -66,26 +70,39 @@ def _check_may_set(actor: User | None, team: Team, user: User | None) -> None:
 
 def quota_rows_ensure(team: Team | None = None) -> None:
     """Make the team-wide rows that are absent, for one team or all: base resources unlimited, each accelerator of the catalogue 0."""
-    slugs = list(Accelerator.objects.values_list("slug", flat=True))
-    limits = dict.fromkeys(BASE_RESOURCES) | {accelerator_resource(slug): 0 for slug in slugs}
-    rows = [Quota(team=each, resource=resource, limit=limit) for each in ([team] if team else Team.objects.all()) for resource, limit in limits.items()]
-    Quota.objects.bulk_create(rows, ignore_conflicts=True)
+    resources = [*BASE_RESOURCES, *(accelerator_resource(slug) for slug in Accelerator.objects.values_list("slug", flat=True))]
+    rows = [
+        Quota(team=each, resource=resource, limit=ledger.initial_limit(resource, None))
+        for each in ([team] if team else Team.objects.all())
+        for resource in resources
+    ]
+    with transaction.atomic():
+        Quota.objects.bulk_create(rows, ignore_conflicts=True)
+        if team:
+            ledger.month_turn(team.pk, budget_month())
+    if team is None:
+        quota_turn()
+
+
+def quota_turn() -> int:
+    """Begin the month in the accounts of the budget that are behind; how many. A team's first reservation of the month does the same
+    for that team, so this is for those who only look."""
+    month, turned = budget_month(), 0
+    for team_id in set(Quota.objects.filter(resource__in=MONTHLY).exclude(period=month).values_list("team", flat=True)):
+        with transaction.atomic():
+            turned += ledger.month_turn(team_id, month)
+    return turned
 
 
 def quota_recompute(*, repair: bool = False) -> list[Drift]:
-    """Rows whose `used` is not what environments and volumes hold; with `repair` they are set right. Locks every row meanwhile."""
+    """Rows whose `used` is not what environments, volumes and the month's usage say; with `repair` they are set right. Locks every row meanwhile."""
+    quota_turn()
     with transaction.atomic():
-        rows = list(Quota.objects.select_for_update(of=("self",), no_key=True).select_related("team", "user").order_by("team", "user", "resource"))
-        held: Counter[tuple[int, int | None, str]] = Counter()  # team, user (None: the team as a whole), resource
-        for team, owner, reserved in Environment.objects.exclude(reserved={}).values_list("team", "owner", "reserved"):
-            for resource, amount in reserved.items():
-                held[team, None, resource] += amount
-                held[team, owner, resource] += amount
-        for team, owner, size in Volume.objects.values_list("team", "owner", "size_bytes"):
-            held[team, None, STORAGE] += size
-            held[team, owner, STORAGE] += size
+        query = Quota.objects.select_for_update(of=("self",), no_key=True).select_related("team", "user")
+        rows = list(query.order_by("pk"))  # the order in which the ledger locks them
+        held = _held()
         drifts = []
-        for row in rows:
+        for row in sorted(rows, key=lambda row: (row.team.slug, row.user.username if row.user else "", row.resource)):
             amount = held.pop((row.team_id, row.user_id, row.resource), 0)
             if row.used != amount:
                 name = row.user.username if row.user else ""
@@ -93,9 +110,27 @@ def quota_recompute(*, repair: bool = False) -> list[Drift]:
                 if repair:
                     Quota.objects.filter(pk=row.pk).update(used=amount)
         for (team_id, user_id, resource), amount in held.items():
+            if not amount:
+                continue
             team_row, user_row = Team.objects.get(pk=team_id), User.objects.filter(pk=user_id).first() if user_id else None
             drifts.append(Drift(team=team_row.slug, user=user_row.username if user_row else "", resource=resource, used=0, held=amount))
             if repair:
-                limit = None if user_id or resource in BASE_RESOURCES else 0
-                Quota.objects.create(team=team_row, user=user_row, resource=resource, limit=limit, used=amount)
+                limit, period = ledger.initial_limit(resource, user_id), budget_month() if resource in MONTHLY else None
+                Quota.objects.create(team=team_row, user=user_row, resource=resource, limit=limit, used=amount, period=period)
         return drifts
+
+
+def _held() -> Counter[tuple[int, int | None, str]]:
+    """What is held by team, user (None: the team as a whole) and resource, from environments, volumes and usage alone."""
+    held: Counter[tuple[int, int | None, str]] = Counter()
+    for team, owner, reserved in Environment.objects.exclude(reserved={}).values_list("team", "owner", "reserved"):
+        for resource, amount in reserved.items():
+            if resource not in MONTHLY:
+                held[team, None, resource] += amount
+                held[team, owner, resource] += amount
+    for team, owner, size in Volume.objects.values_list("team", "owner", "size_bytes"):
+        held[team, None, STORAGE] += size
+        held[team, owner, STORAGE] += size
+    for (team, subject), amount in budget_held(budget_month()).items():
+        held[team, subject, ACCELERATOR_SECONDS] += amount
+    return held

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from .. import selectors
 from .observer import environment_expire
+from .quota import quota_turn
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ def _expire() -> int:
     return sum(environment_expire(key) for key in selectors.environments_expired(timezone.now()))
 
 
-TIMERS: dict[str, Callable[[], int]] = {"expire": _expire}
+TIMERS: dict[str, Callable[[], int]] = {"expire": _expire, "budgets": quota_turn}
 
 
 def timers_run() -> dict[str, int]:

@@ -253,7 +253,7 @@ class AnyHistory(TestCase):
                 state = State(environment.state)
                 if state in (State.STOPPED, State.FAILED, State.DELETED):
                     assert environment.reserved == {}, (step, state)
-                elif state not in (State.STOPPING, State.DELETING):  # these hold until they end, unless they come from failed
+                elif state not in (State.STOPPING, State.DELETING, State.AWAITING_APPROVAL):  # these hold until they end, unless they come from failed
                     assert environment.reserved, (step, state)
 
 
