@@ -76,6 +76,12 @@ def announce(environment: Environment, *, kind: str, seq: int | None = None) -> 
     transaction.on_commit(lambda: _group_send(groups, message))
 
 
+def announce_notification(user_id: int, environment: Environment | None = None) -> None:
+    """Tell the user's open pages that his notifications changed."""
+    message: dict[str, object] = {"type": "environment.changed", "environment": str(environment.pk) if environment else None, "seq": 0, "kind": "notification"}
+    transaction.on_commit(lambda: _group_send((f"user.{user_id}",), message))
+
+
 def _group_send(groups: tuple[str, ...], message: dict[str, object]) -> None:
     layer = get_channel_layer()
     if layer is None:

@@ -1,5 +1,6 @@
 """Every visibility-checked read, and what the workers look for. A room per subject; callers use the names from here."""
 
+from .approvals import approvals_decidable_by, approvals_visible_to, approvers_of
 from .capacity import (
     AcceleratorCapacity,
     FlavorCapacity,
@@ -10,8 +11,9 @@ from .capacity import (
     templates_enabled,
     why_never_fits,
 )
-from .due import environments_due, environments_expired, volumes_to_purge
+from .due import due, environments_due, environments_expired, volumes_to_purge
 from .environments import archive_read, archives_of, clusters_of, environment_get, environments_visible_to, events_after
+from .notifications import notifications_of
 from .teams import leads_of, platform_admins, quota_rows, teams_led_by, volumes_visible_to
 from .usage import UsageRow, usage_report, usage_visible_to
 
@@ -20,9 +22,13 @@ __all__ = [
     "FlavorCapacity",
     "UsageRow",
     "accelerators_with_capacity",
+    "approvals_decidable_by",
+    "approvals_visible_to",
+    "approvers_of",
     "archive_read",
     "archives_of",
     "clusters_of",
+    "due",
     "environment_get",
     "environments_due",
     "environments_expired",
@@ -31,6 +37,7 @@ __all__ = [
     "flavors_with_capacity",
     "leads_of",
     "need_of",
+    "notifications_of",
     "platform_admins",
     "quota_rows",
     "starts_now",

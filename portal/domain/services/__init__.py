@@ -12,6 +12,7 @@ from .environments import (
     volume_purge,
 )
 from .ledger import QuotaEffect
+from .notifications import notifications_read, notify
 from .observer import (
     archive_store,
     environment_expire,
@@ -19,6 +20,7 @@ from .observer import (
     environment_observe,
     event_record,
     lease_release,
+    lease_renew,
     lease_take,
     nodes_observed,
     volume_forget,
@@ -26,6 +28,7 @@ from .observer import (
 from .preferences import check_timezone, preferences_set
 from .quota import Drift, check_quota, quota_recompute, quota_rows_ensure, quota_set, quota_turn
 from .requests import Preview, environment_preview, environment_request
+from .sweep import environments_claim
 from .teams import check_team_slug, membership_remove, membership_set, team_create, user_deactivate
 from .timers import timers_run
 from .tokens import token_create, token_revoke
@@ -51,13 +54,17 @@ __all__ = [
     "environment_scale",
     "environment_start",
     "environment_stop",
+    "environments_claim",
     "event_record",
     "forecast",
     "lease_release",
+    "lease_renew",
     "lease_take",
     "membership_remove",
     "membership_set",
     "nodes_observed",
+    "notifications_read",
+    "notify",
     "preferences_set",
     "priority_for",
     "queue_admit",

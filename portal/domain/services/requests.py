@@ -19,10 +19,10 @@ from .. import outbound, selectors
 from ..durations import format_duration, parse_duration
 from ..errors import Conflict, DomainError, Forbidden, ValidationError
 from ..lifecycle import State
-from ..models import Environment, Event, Flavor, Team, Template, User, Volume
+from ..models import Environment, Event, Flavor, Priority, Team, Template, User, Volume
 from ..quantities import STORAGE
 from ..shape import FlavorShape, RoleShape, parse_bytes, role_shapes
-from . import ledger
+from . import admission, asking, ledger, schedules
 from .amounts import running_amounts
 from .events import append
 
@@ -47,6 +47,8 @@ class Draft:
     shapes: tuple[RoleShape, ...]
     workers: int
     home_bytes: int  # 0: no home volume
+    priority: Priority
+    schedule: dict[str, Any]  # empty: none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,9 @@ class Preview:
     storage_bytes: int  # newly reserved; 0 when there is no home volume or a kept one is taken up again
     keeps_volume: bool  # a kept home volume of this name is taken up again
     starts_now: bool | None  # None: no node has been observed yet
+    forecast: admission.Forecast | None  # None: nothing is known of the nodes
+    approval: tuple[str, ...]  # why somebody has to approve it, a sentence each; empty: nobody has to
+    cost_accelerator_hours: float  # weighted, if it runs for the whole of its granted time
 
 
 def flavor_shape(flavor: Flavor) -> FlavorShape:
@@ -148,7 +153,18 @@ def _flavor_for(slug: str) -> Flavor:
     return flavor
 
 
-def prepare(*, actor: User, name: str, template: str, flavor: str, team: str, params: Mapping[str, Any] | None, expires_in: timedelta | None) -> Draft:
+def prepare(
+    *,
+    actor: User,
+    name: str,
+    template: str,
+    flavor: str,
+    team: str,
+    params: Mapping[str, Any] | None,
+    expires_in: timedelta | None,
+    priority: str,
+    schedule: Mapping[str, Any] | None,
+) -> Draft:
     """Check a request. Raises ValidationError naming every wrong field at once, Forbidden for an inactive user."""
     if not User.objects.filter(pk=actor.pk, is_active=True).exists():
         raise Forbidden("This account is deactivated.")
@@ -166,6 +182,8 @@ def prepare(*, actor: User, name: str, template: str, flavor: str, team: str, pa
     chosen, shape = attempt(_template_for, template), attempt(_flavor_for, flavor)
     good_params = attempt(check_params, chosen.spec, {} if params is None else params) if chosen else None
     expiry = attempt(check_expiry, chosen.spec, expires_in) if chosen else None
+    urgency: Any = attempt(lambda: admission.priority_for(actor=actor, team=good_team, slug=priority)) if good_team else None
+    times = attempt(schedules.check_schedule, schedule, actor)
     shapes: tuple[RoleShape, ...] = ()
     if chosen and shape and good_params is not None:
         shapes = role_shapes(chosen.spec, good_params, flavor_shape(shape))
@@ -188,6 +206,8 @@ def prepare(*, actor: User, name: str, template: str, flavor: str, team: str, pa
         shapes=shapes,
         workers=next((s.replicas for s in shapes if s.scalable), 0),
         home_bytes=parse_bytes(str(home.get("size") or settings.HOME_SIZE)) if home is not None else 0,
+        priority=urgency,
+        schedule=times or {},
     )
 
 
@@ -208,11 +228,28 @@ def _kept_volume(draft: Draft) -> Volume | None:
     return volume
 
 
+def _reasons(draft: Draft, storage: int) -> tuple[str, ...]:
+    """Why the request goes beyond self-service."""
+    amounts = running_amounts(draft.shapes, draft.expires_in) | ({STORAGE: storage} if storage else {})
+    return asking.reasons(team=draft.team, template=draft.template, flavor=draft.flavor, amounts=amounts, granted=draft.expires_in)
+
+
 def environment_preview(
-    *, actor: User, name: str, template: str, flavor: str, team: str, params: Mapping[str, Any] | None = None, expires_in: timedelta | None = None
+    *,
+    actor: User,
+    name: str,
+    template: str,
+    flavor: str,
+    team: str,
+    params: Mapping[str, Any] | None = None,
+    expires_in: timedelta | None = None,
+    priority: str = "",
+    schedule: Mapping[str, Any] | None = None,
 ) -> Preview:
     """What `environment_request` with the same arguments would do. Raises ValidationError as that does; a full quota is told in the result."""
-    draft = prepare(actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in)
+    draft = prepare(
+        actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in, priority=priority, schedule=schedule
+    )
     volume = Volume.objects.filter(team=draft.team, owner=actor, name=draft.name).first()
     amounts = running_amounts(draft.shapes, draft.expires_in)
     storage = draft.home_bytes if volume is None else 0
@@ -231,22 +268,37 @@ def environment_preview(
         storage_bytes=storage,
         keeps_volume=volume is not None and draft.home_bytes > 0,
         starts_now=selectors.starts_now(draft.shapes),
+        forecast=admission.forecast(team=draft.team, shapes=draft.shapes, priority_value=draft.priority.value, template_spec=draft.template.spec),
+        approval=_reasons(draft, storage),
+        cost_accelerator_hours=amounts.get("accelerator_seconds", 0) / 3600,
     )
 
 
 def environment_request(
-    *, actor: User, name: str, template: str, flavor: str, team: str, params: Mapping[str, Any] | None = None, expires_in: timedelta | None = None
+    *,
+    actor: User,
+    name: str,
+    template: str,
+    flavor: str,
+    team: str,
+    params: Mapping[str, Any] | None = None,
+    expires_in: timedelta | None = None,
+    priority: str = "",
+    schedule: Mapping[str, Any] | None = None,
 ) -> Environment:
     """Ask for an environment: its quota is reserved, its row and first event are written, a worker is nudged after commit.
 
-    `template`, `flavor` and `team` are slugs; an empty `team` means the actor's only one. Raises ValidationError, QuotaExceeded,
-    Conflict (its former home volume is being purged), Forbidden (inactive user).
+    `template`, `flavor`, `team` and `priority` are slugs; an empty `team` means the actor's only one, an empty `priority` the default.
+    What goes beyond self-service waits for approval instead and holds only its storage. Raises ValidationError, QuotaExceeded, Conflict
+    (its former home volume is being purged), Forbidden (inactive user).
     """
     try:
         with transaction.atomic():
             # Serialises with user_deactivate: whoever comes second sees the other.
             User.objects.select_for_update(no_key=True).filter(pk=actor.pk).first()
-            draft = prepare(actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in)
+            draft = prepare(
+                actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in, priority=priority, schedule=schedule
+            )
             if _name_taken(actor, draft.team, draft.name, lock=True):
                 raise ValidationError.field("name", _TAKEN.format(name=draft.name))
             return _make(draft)
@@ -258,8 +310,9 @@ def environment_request(
 
 def _make(draft: Draft) -> Environment:
     volume = _kept_volume(draft) if draft.home_bytes else None
-    held = running_amounts(draft.shapes, draft.expires_in)
     new_volume = draft.home_bytes > 0 and volume is None
+    why = _reasons(draft, draft.home_bytes if new_volume else 0)
+    held = {} if why else running_amounts(draft.shapes, draft.expires_in)
     ledger.reserve(draft.team, draft.actor, held | ({STORAGE: draft.home_bytes} if new_volume else {}))
     if new_volume:
         key = uuid4()
@@ -287,8 +340,12 @@ def _make(draft: Draft) -> Environment:
         volume=volume,
         reserved=held,
         expires_in=int(draft.expires_in.total_seconds()),
-        expires_at=now + draft.expires_in,
+        expires_at=None if why else now + draft.expires_in,
         next_check_at=now,
+        priority=draft.priority.slug,
+        priority_value=draft.priority.value,
+        schedule=draft.schedule,
+        schedule_next_at=schedules.next_time(draft.schedule, now),
     )
     append(
         environment,
@@ -298,5 +355,7 @@ def _make(draft: Draft) -> Environment:
         actor=draft.actor,
         to_state=State.REQUESTED.value,
     )
+    if why:
+        asking.ask(environment, actor=draft.actor, why=why)
     outbound.nudge(environment.pk)
     return environment
