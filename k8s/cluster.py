@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import urllib3
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import load_kube_config
+from kubernetes.config import list_kube_config_contexts, load_kube_config
 from kubernetes.config.config_exception import ConfigException
 
 from . import errors, names
@@ -30,8 +30,8 @@ _T = TypeVar("_T")
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 15.0
-WATCH_SECONDS = 240  # the server ends a watch after this; `Expired` and silence end it earlier
-SILENCE_SECONDS = 75.0  # bookmarks come about once a minute; a watch that says nothing for longer is dead
+WATCH_SECONDS = 240.0  # the server ends a watch after this unless told otherwise; `Expired` and silence end it earlier
+SILENCE_SECONDS = 70.0  # bookmarks come about once a minute; a watch that says nothing for longer is dead
 _PAGE = 500
 
 
@@ -58,6 +58,7 @@ QUOTAS = Kind(version="v1", name="ResourceQuota", plural="resourcequotas")
 LIMIT_RANGES = Kind(version="v1", name="LimitRange", plural="limitranges")
 STATEFUL_SETS = Kind(version="apps/v1", name="StatefulSet", plural="statefulsets")
 POLICIES = Kind(version="networking.k8s.io/v1", name="NetworkPolicy", plural="networkpolicies")
+LEASES = Kind(version="coordination.k8s.io/v1", name="Lease", plural="leases")
 PRIORITY_CLASSES = Kind(version="scheduling.k8s.io/v1", name="PriorityClass", plural="priorityclasses", namespaced=False)
 # Of clusters that have these queues, see k8s.queues
 POD_GROUPS = Kind(version="scheduling.volcano.sh/v1beta1", name="PodGroup", plural="podgroups")
@@ -80,12 +81,16 @@ KINDS = {
         LIMIT_RANGES,
         STATEFUL_SETS,
         POLICIES,
+        LEASES,
         PRIORITY_CLASSES,
         POD_GROUPS,
         WORKLOADS,
         WORKLOAD_PRIORITIES,
     )
 }
+# Only labels, owners and times of objects, which is a fraction of a pod: for one object or a watch, and for a list.
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 # Kinds that bear an environment's label. Deletion is complete when none of them is left.
 ENVIRONMENT_KINDS = (PODS, STATEFUL_SETS, SERVICES, CONFIG_MAPS, SECRETS, POLICIES, CLAIMS)
 
@@ -115,10 +120,10 @@ class Cluster:
 
     # --- objects ---------------------------------------------------------------
 
-    def get(self, kind: Kind, name: str, namespace: str = "") -> Object | None:
+    def get(self, kind: Kind, name: str, namespace: str = "", *, seconds: float = READ_SECONDS) -> Object | None:
         """The object, or None when there is none."""
         try:
-            return self._json("GET", _path(kind, namespace, name))
+            return self._json("GET", _path(kind, namespace, name), seconds=seconds)
         except errors.Gone:
             return None
 
@@ -133,15 +138,19 @@ class Cluster:
         """Every object of a kind, in one namespace or in all."""
         return self.find_at(kind, namespace, labels=labels, fields=fields)[0]
 
-    def find_at(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> tuple[list[Object], str]:
-        """As `find`, and the resourceVersion from which a watch goes on."""
+    def find_at(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "", metadata_only: bool = False) -> tuple[list[Object], str]:
+        """As `find`, and the resourceVersion from which a watch goes on.
+
+        The list is whole or there is none: when a later page cannot be had, this raises, `Expired` included. It names no resourceVersion,
+        so the server answers with the newest state.
+        """
         items: list[Object] = []
         token = ""
         while True:
             query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(_PAGE), "continue": token}
-            page = self._json("GET", _path(kind, namespace), query)
+            page = self._json("GET", _path(kind, namespace), query, accept=_METADATA_LIST if metadata_only else "")
             # Items of a list come without kind and apiVersion.
-            items.extend({"apiVersion": kind.version, "kind": kind.name, **item} for item in page["items"])
+            items.extend({**item, "apiVersion": kind.version, "kind": kind.name} for item in page["items"])
             token = page["metadata"].get("continue", "")
             if not token:
                 return items, page["metadata"]["resourceVersion"]
@@ -158,7 +167,7 @@ class Cluster:
         if existing is not None:
             _check_ours(existing, document)
             if existing["metadata"].get("deletionTimestamp"):
-                raise errors.Conflict(f"{kind.name} {metadata['name']} is still being deleted", reason="Terminating")
+                raise errors.Terminating(f"{kind.name} {metadata['name']} is still being deleted", reason="Terminating")
             if kind is CLAIMS or is_current(existing, document):
                 return existing
         query = {"fieldManager": names.MANAGER, "force": "true"}
@@ -178,10 +187,22 @@ class Cluster:
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         return [item for items in self.gather([(kind, namespace, selector, "") for kind in ENVIRONMENT_KINDS]) for item in items]
 
-    def delete(self, item: Mapping[str, Any], *, grace_seconds: int | None = None) -> bool:
+    def create(self, document: Object, *, seconds: float = READ_SECONDS) -> Object:
+        """Make an object. Raises `Conflict` when its name is taken."""
+        path = _path(kind_of(document), document["metadata"].get("namespace", ""))
+        return self._json("POST", path, {"fieldManager": names.MANAGER}, body=document, seconds=seconds)
+
+    def replace(self, document: Object, *, seconds: float = READ_SECONDS) -> Object:
+        """Put an object in the place of the one whose resourceVersion it bears. Raises `Conflict` when that has changed meanwhile."""
+        metadata = document["metadata"]
+        path = _path(kind_of(document), metadata.get("namespace", ""), metadata["name"])
+        return self._json("PUT", path, {"fieldManager": names.MANAGER}, body=document, seconds=seconds)
+
+    def delete(self, item: Mapping[str, Any], *, grace_seconds: int | None = None, unchanged: bool = False) -> bool:
         """Delete an object as it was read: by name, and only if it is still the same one (uid). What it owns goes after it.
 
-        False when it was gone, or when another object has taken its name.
+        `unchanged`: only if nobody has written to it since (resourceVersion). False when it was gone, or another object has taken its
+        name, or it was changed.
         """
         metadata = item["metadata"]
         options: Object = {
@@ -190,6 +211,8 @@ class Cluster:
             "propagationPolicy": "Background",
             "preconditions": {"uid": metadata["uid"]},
         }
+        if unchanged:
+            options["preconditions"]["resourceVersion"] = metadata["resourceVersion"]
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
         try:
@@ -239,10 +262,21 @@ class Cluster:
             del kept[: kept.find(b"\n") + 1]
         return bytes(kept), cut
 
-    def watch(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "", resource_version: str) -> Iterator[tuple[str, Object]]:
-        """Changes after `resource_version` as ("ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK", object), until the server ends the watch.
+    def watch(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        resource_version: str,
+        metadata_only: bool = False,
+        seconds: float = WATCH_SECONDS,
+    ) -> Iterator[tuple[str, Object]]:
+        """Changes after `resource_version` as ("ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK", object), until the server ends the watch after `seconds`.
 
-        Raises `Expired` when that version is too old (list again) and `Unreachable` when the connection breaks or falls silent.
+        Raises `Expired` when that version is too old (list again) and `Unreachable` when the connection breaks or no whole event, not even
+        a bookmark, has come for SILENCE_SECONDS.
         """
         query = {
             "watch": "true",
@@ -250,31 +284,50 @@ class Cluster:
             "labelSelector": labels,
             "fieldSelector": fields,
             "resourceVersion": resource_version,
-            "timeoutSeconds": str(WATCH_SECONDS),
+            "timeoutSeconds": str(max(1, round(seconds))),
         }
-        response = self._open("GET", _path(kind, namespace), query, timeout=(CONNECT_SECONDS, SILENCE_SECONDS))
+        # The head comes at once; only between events may there be a long time.
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
+        response = self._open("GET", _path(kind, namespace), query, timeout=timeout, accept=_METADATA if metadata_only else "")
         rest = b""
+        heard = time.monotonic()
         try:
+            _patience(response, min(SILENCE_SECONDS, seconds + READ_SECONDS))
             # read1 hands over what has arrived; stream() would wait for a whole block.
             while chunk := response.read1(256 * 1024):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     if line.strip():
-                        yield _watch_event(json.loads(line))
-        except urllib3.exceptions.HTTPError as error:
+                        yield _watch_event(line)
+                if lines:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > SILENCE_SECONDS:
+                    raise errors.Unreachable(f"the watch of {kind.plural} sends bytes but no events")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             raise errors.Unreachable(f"the watch of {kind.plural} broke off: {type(error).__name__}") from error
         finally:
             response.close()
 
     # --- transport ---------------------------------------------------------------
 
-    def _json(self, method: str, path: str, query: Mapping[str, str] | None = None, *, body: Object | None = None, content_type: str = "") -> Object:
-        response = self._open(method, path, query or {}, body=body, content_type=content_type, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: Object | None = None,
+        content_type: str = "",
+        accept: str = "",
+        seconds: float = READ_SECONDS,
+    ) -> Object:
+        response = self._open(method, path, query or {}, body=body, content_type=content_type, accept=accept, timeout=(CONNECT_SECONDS, seconds))
         try:
-            data = response.data
+            return json.loads(response.data)
         except urllib3.exceptions.HTTPError as error:
             raise errors.Unreachable(f"the cluster's answer broke off: {type(error).__name__}") from error
-        return json.loads(data)
+        except ValueError as error:
+            raise errors.ServerFault("the cluster's answer cannot be read") from error
 
     def _open(
         self,
@@ -284,12 +337,13 @@ class Cluster:
         *,
         body: Object | None = None,
         content_type: str = "",
+        accept: str = "",
         timeout: tuple[float, float],
         again: bool = True,
     ) -> urllib3.BaseHTTPResponse:
         """Send a request; the answer's body is still to be read. Raises `k8s.errors`."""
         client = self._connected()
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": accept or "application/json"}
         if body is not None:
             headers["Content-Type"] = content_type or "application/json"
         request = client.param_serialize(
@@ -309,7 +363,7 @@ class Cluster:
         if response.status == 401 and again:
             # The embedded cluster, or whoever rotates tokens, may have written a new kubeconfig.
             self._forget(client)
-            return self._open(method, path, query, body=body, content_type=content_type, timeout=timeout, again=False)
+            return self._open(method, path, query, body=body, content_type=content_type, accept=accept, timeout=timeout, again=False)
         raise _error(response)
 
     def _connected(self) -> ApiClient:
@@ -340,6 +394,18 @@ class Cluster:
 
 
 _shared: dict[tuple[int, Path], Cluster] = {}
+
+
+def home_namespace(kubeconfig: Path) -> str:
+    """Namespace of the kubeconfig's context, where this installation keeps what belongs to no team; `default` unless it names one.
+
+    Raises `Unreachable` when there is no usable kubeconfig.
+    """
+    try:
+        active = list_kube_config_contexts(config_file=str(kubeconfig))[1]
+    except (ConfigException, OSError) as error:
+        raise errors.Unreachable(f"there is no usable kubeconfig at {kubeconfig}") from error
+    return str(active["context"].get("namespace") or "default")
 
 
 def connect(kubeconfig: Path) -> Cluster:
@@ -376,7 +442,18 @@ def _check_ours(existing: Object, document: Object) -> None:
         raise errors.Foreign(f"{existing['kind']} {existing['metadata']['name']} exists and was not made by this portal; it is left as it is")
 
 
-def _watch_event(event: Object) -> tuple[str, Object]:
+def _patience(response: urllib3.BaseHTTPResponse, seconds: float) -> None:
+    """How long one read of an answer's body may take, from now on."""
+    sock = getattr(getattr(response, "connection", None), "sock", None)
+    if sock is not None:  # None: the whole body has been read already
+        sock.settimeout(seconds)
+
+
+def _watch_event(line: bytes) -> tuple[str, Object]:
+    try:
+        event = json.loads(line)
+    except ValueError as error:
+        raise errors.ServerFault("an event of a watch cannot be read") from error
     if event["type"] == "ERROR":
         status = event["object"]
         raise _by_status(int(status.get("code", 500)))(status.get("message", ""), reason=status.get("reason", ""))
@@ -409,7 +486,7 @@ def _error(response: urllib3.BaseHTTPResponse) -> errors.ClusterError:
     retry_after = response.headers.get("Retry-After", "")
     kind = _by_status(response.status)
     if kind is errors.Denied and "being terminated" in message:
-        kind = errors.Conflict  # a namespace on its way out: it can be made again when it is gone
+        kind = errors.Terminating  # a namespace on its way out: it can be made again when it is gone
     return kind(message or f"HTTP {response.status}", reason=reason, retry_after=float(retry_after) if retry_after.isdigit() else None)
 
 

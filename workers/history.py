@@ -65,10 +65,14 @@ class _Waiting:
 
 
 class Recorder(threading.Thread):
-    """Writes lines one after the other, away from the watches. A database that is away is waited for."""
+    """Writes lines one after the other, away from the watches. A database that is away is waited for.
 
-    def __init__(self, environment_of: Callable[[Object], str | None]) -> None:
+    A line for which `may` says no when its turn has come is dropped: whoever leads instead has heard of it too.
+    """
+
+    def __init__(self, environment_of: Callable[[Object], str | None], may: Callable[[], bool] = lambda: True) -> None:
         super().__init__(name="history", daemon=True)
+        self._may = may
         self._environment_of = environment_of
         self._queue: queue.SimpleQueue[_Waiting | tuple[str, Line]] = queue.SimpleQueue()
         self._told: dict[str, None] = {}  # sources, oldest first
@@ -108,6 +112,8 @@ class Recorder(threading.Thread):
         if told.kind == "info" and self._is_flood(environment_id):
             return
         while True:
+            if not self._may():
+                return
             try:
                 close_old_connections()
                 services.event_record(environment_id, told.kind, told.code, told.message, told.source)

@@ -12,9 +12,11 @@ from urllib.parse import quote
 import httpx
 from django.conf import settings
 
+from k8s import names
 from k8s.status import Server
 
 _TIMEOUT = httpx.Timeout(15.0, connect=3.0)
+_PAGE = 100  # users
 _SILENCE_SECONDS = 30.0  # the Hub sends an empty line every 8 s
 
 
@@ -49,6 +51,17 @@ class Progress:
     failed: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class HubServer:
+    """An active server as the Hub lists it; what it was ordered for is empty for one that this portal did not order."""
+
+    user: str
+    name: str
+    environment: str = ""
+    install: str = ""
+    pending: str = ""
+
+
 class Hub:
     """Connections are kept; safe for threads. Server names are `EnvironmentSpec.base_name`."""
 
@@ -76,6 +89,18 @@ class Hub:
         except HubAbsent:
             return None
         return Server(ready=bool(model.get("ready")), pending=model.get("pending") or "", url=model.get("url") or "")
+
+    def servers(self) -> Iterator[HubServer]:
+        """Every server that runs, starts or stops, of all users."""
+        offset: int | None = 0
+        while offset is not None:
+            path = f"/users?state=active&offset={offset}&limit={_PAGE}"
+            page = self._call("GET", path, headers={"Accept": "application/jupyterhub-pagination+json"}).json()
+            for user in page["items"]:
+                for server in (user.get("servers") or {}).values():
+                    yield _listed(str(user.get("name", "")), server)
+            following = (page.get("_pagination") or {}).get("next")
+            offset = following["offset"] if following else None
 
     def server_start(self, username: str, name: str, options: Mapping[str, Any]) -> None:
         """Ask for the server; returns before it is up. A server that runs or starts already is fine."""
@@ -115,9 +140,9 @@ class Hub:
         except httpx.HTTPError as error:
             raise HubUnreachable(f"JupyterHub does not answer: {type(error).__name__}") from error
 
-    def _call(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> httpx.Response:
+    def _call(self, method: str, path: str, *, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
         try:
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(method, path, json=body, headers=headers)
         except httpx.HTTPError as error:
             raise HubUnreachable(f"JupyterHub does not answer: {type(error).__name__}") from error
         if response.status_code >= 400:
@@ -143,6 +168,19 @@ def _quoted(name: str) -> str:
 
 def _server(username: str, name: str) -> str:
     return f"/users/{_quoted(username)}/servers/{_quoted(name)}"
+
+
+def _listed(user: str, server: Mapping[str, Any]) -> HubServer:
+    options = server.get("user_options") or {}
+    pod = options.get("pod") if isinstance(options, Mapping) else None
+    labels = ((pod or {}).get("metadata") or {}).get("labels") or {} if isinstance(pod, Mapping) else {}
+    return HubServer(
+        user=user,
+        name=str(server.get("name", "")),
+        environment=str(options.get("environment", "")) if labels else "",
+        install=str(labels.get(names.INSTALL, "")),
+        pending=str(server.get("pending") or ""),
+    )
 
 
 def _progress(event: Mapping[str, Any]) -> Progress:

@@ -37,27 +37,47 @@ def usage(pod: Object, install: str = "") -> Use | None:
     )
 
 
-def rows(nodes: Iterable[Object], used: Iterable[Use]) -> list[dict[str, Any]]:
-    """One row per node for `services.nodes_observed`."""
-    by_node: dict[str, list[Use]] = {}
-    for use in used:
-        by_node.setdefault(use.node, []).append(use)
-    return [_row(node, by_node.get(node["metadata"]["name"], [])) for node in nodes]
-
-
-def _row(node: Object, uses: list[Use]) -> dict[str, Any]:
+def described(node: Object) -> dict[str, Any]:
+    """What a node is and has: heartbeats do not change it."""
     status, labels = node.get("status", {}), node["metadata"].get("labels", {})
     ready = any(item["type"] == "Ready" and item["status"] == "True" for item in status.get("conditions", ()))
     return {
         "name": node["metadata"]["name"],
         "allocatable": quantity.amounts(status.get("allocatable", {})),
-        "used": quantity.add(use.requests for use in uses),
-        "environments": _environments(uses),
         "labels": labels,
         "taints": node["spec"].get("taints", []),
         "ready": ready and not node["spec"].get("unschedulable", False),
         "simulated": labels.get(names.SIMULATED) == "true",
     }
+
+
+def rows(nodes: Iterable[Mapping[str, Any]], used: Iterable[Use]) -> list[dict[str, Any]]:
+    """One row per described node for `services.nodes_observed`, by name."""
+    by_node: dict[str, list[Use]] = {}
+    for use in used:
+        by_node.setdefault(use.node, []).append(use)
+    found = sorted(nodes, key=lambda node: node["name"])
+    return [
+        {**node, "used": quantity.add(use.requests for use in uses), "environments": _environments(uses)}
+        for node in found
+        for uses in (by_node.get(node["name"], []),)
+    ]
+
+
+def gives_room(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether something fits after that did not fit before, as far as one node's row can tell."""
+    old = {row["name"]: row for row in before}
+    return any(_gives_room(old.get(row["name"]), row) for row in after)
+
+
+def _gives_room(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> bool:
+    if before is None or any(before[key] != after[key] for key in ("labels", "taints", "ready")):
+        return bool(after["ready"])
+    return any(_free(after, resource) > _free(before, resource) for resource in after["allocatable"])
+
+
+def _free(row: Mapping[str, Any], resource: str) -> int:
+    return int(row["allocatable"].get(resource, 0)) - int(row["used"].get(resource, 0))
 
 
 def _environments(uses: Iterable[Use]) -> dict[str, dict[str, Any]]:

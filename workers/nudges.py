@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from portal.celery import app
 
 logger = logging.getLogger(__name__)
 
+EXPIRES_SECONDS = 60.0  # a message that waited longer is thrown away unread: the sweep has found the row meanwhile
 QUIET_SECONDS = 0.15  # a pod that starts changes a dozen times; converging each time would do the same work again
 
 
 class Nudges(threading.Thread):
-    """`nudge` never waits and never fails. A message that cannot be sent is dropped: the sweep finds the row."""
+    """`nudge` never waits and never fails. A message that cannot be sent is dropped: the sweep finds the row. So is one for which `may`
+    says no when its time has come."""
 
-    def __init__(self) -> None:
+    def __init__(self, may: Callable[[], bool] = lambda: True) -> None:
         super().__init__(name="nudges", daemon=True)
+        self._may = may
         self._due: dict[str, float] = {}  # environment -> when to send
         self._sent: dict[str, float] = {}
         self._wake = threading.Condition()
@@ -51,7 +55,9 @@ class Nudges(threading.Thread):
                 self._wake.wait(None if soonest is None else soonest - now)
 
     def _send(self, environment_id: str) -> None:
+        if not self._may():
+            return
         try:
-            app.send_task("workers.converge", args=[environment_id], ignore_result=True)
+            app.send_task("workers.converge", args=[environment_id], ignore_result=True, expires=EXPIRES_SECONDS)
         except Exception as error:  # any fault of the broker
             logger.warning("nudge not sent, the sweep will find it: environment=%s error=%s", environment_id, type(error).__name__)

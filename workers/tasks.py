@@ -9,30 +9,21 @@ import structlog
 from celery import Task
 from celery.signals import task_postrun, task_prerun, worker_process_init
 from django.conf import settings
-from django.utils import timezone
 
 from k8s import cluster as api
 from k8s import errors
 from portal.celery import app
-from portal.domain import outbound, selectors, services
+from portal.domain import outbound, services
 from portal.domain.models import Team
 
+from . import clock as _clock  # noqa: F401 - its signals start a clock in each worker
 from . import housekeeping, hub, idleness, teams
 from .converge import converge as converge_environment
 
 logger = logging.getLogger(__name__)
 
 _SWEEP_LIMIT = 200  # environments per sweep; the most overdue first, so nobody starves
-
-app.conf.beat_schedule = {
-    "sweep": {"task": "workers.sweep", "schedule": settings.SWEEP_SECONDS, "options": {"expires": settings.SWEEP_SECONDS * 3}},
-    "queue": {"task": "workers.queue", "schedule": settings.SWEEP_SECONDS, "options": {"expires": settings.SWEEP_SECONDS * 3}},
-    "timers": {"task": "workers.timers", "schedule": settings.SWEEP_SECONDS, "options": {"expires": settings.SWEEP_SECONDS * 3}},
-    "idleness": {"task": "workers.idleness", "schedule": 60.0, "options": {"expires": 120}},
-    "volumes": {"task": "workers.volumes", "schedule": 60.0, "options": {"expires": 120}},
-    "orphans": {"task": "workers.orphans", "schedule": 300.0, "options": {"expires": 600}},
-    "teams": {"task": "workers.teams", "schedule": 300.0, "options": {"expires": 600}},
-}
+_QUEUE_LIMIT = 400  # messages in the queue from which on sweeps add no more: workers that cannot keep up must not drown in old news
 
 
 # A line for each task that came and went would be most of the log; what tasks do, they say themselves.
@@ -72,8 +63,15 @@ def converge(environment_id: str) -> None:
 @app.task(name="workers.sweep")
 def sweep() -> None:
     """Nudge what is overdue: losing every message loses nothing."""
-    for environment_id in selectors.environments_due(timezone.now(), _SWEEP_LIMIT):
+    for environment_id in services.environments_claim(min(_SWEEP_LIMIT, _QUEUE_LIMIT - _queued())):
         outbound.nudge(environment_id)
+
+
+def _queued() -> int:
+    """Messages that wait for a worker."""
+    with app.connection_for_write() as connection:
+        # Declared, not just asked for: a Redis list without messages does not exist.
+        return int(connection.default_channel.queue_declare(app.conf.task_default_queue, durable=True, auto_delete=False).message_count)
 
 
 @app.task(name="workers.queue")
@@ -106,15 +104,6 @@ def volumes() -> None:
         housekeeping.volumes_purge(api.connect(settings.KUBECONFIG_PATH))
     except errors.ClusterError as error:
         logger.warning("volumes not purged, tried again later: error=%s", error)
-
-
-@app.task(name="workers.orphans")
-def orphans() -> None:
-    """Remove objects of environments that are deleted or never were."""
-    try:
-        housekeeping.orphans_remove(api.connect(settings.KUBECONFIG_PATH))
-    except errors.ClusterError as error:
-        logger.warning("orphans not looked for, tried again later: error=%s", error)
 
 
 @app.task(name="workers.teams")

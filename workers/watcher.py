@@ -1,9 +1,10 @@
-"""Long process: hears what happens in the cluster and at the Hub, and wakes workers up. Decides nothing, and never gives up.
+"""Long process: hears what happens in the cluster and at the Hub, and wakes workers up. Never gives up.
 
     python -m workers.watcher
 
-It keeps lists of pods, StatefulSets and nodes, tells Kubernetes' events in the history of environments, follows the start of
-notebooks at the Hub, and keeps the portal's picture of what is free on the nodes.
+It mirrors pods, StatefulSets, nodes and whatever else bears this installation's label, tells Kubernetes' events in the history of
+environments, follows the start of notebooks at the Hub, keeps the portal's picture of what is free on the nodes, and removes orphans.
+Several may run: all listen, and one acts, the one that holds the lease (see workers.leader).
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import django
@@ -29,24 +33,82 @@ from django.db import close_old_connections
 from k8s import cluster as api
 from k8s import names
 from k8s.cluster import Cluster
+from portal.celery import app
 from portal.domain import services
 from portal.domain.lifecycle import State
 from portal.domain.models import Environment
 
 from . import nodes
-from .history import Line, Recorder
-from .hub import Hub, HubAbsent, HubError, HubRefused
+from .clock import Clock
+from .history import Recorder
+from .hub import Hub, HubError
+from .leader import Leader
 from .mirror import Mirror
 from .nudges import Nudges
+from .orphans import Orphans, Thing, thing
+from .starts import Starts
 
 logger = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
 _OLD_EVENTS = timedelta(minutes=10)  # older ones were told by an earlier watcher, or are of no interest any more
+_EVENTS_RELIST = 240.0  # each list tells every event again, to a recorder that knows most of them
 _NODES_EVERY = 60.0
 _NODES_PAUSE = 1.0
-_FOLLOW_EVERY = 2.0
+_ORPHANS_EVERY, _SERVERS_EVERY, _CLAIMS_EVERY = 5.0, 30.0, 60.0
+_MISSED_SECONDS = 60.0  # what a follower heard in so long may not have been acted upon by a leader that died
+_OTHER_KINDS = (api.CONFIG_MAPS, api.SERVICES, api.SECRETS, api.POLICIES, api.CLAIMS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodSeen:
+    """What the watcher keeps of a pod. `thing` is None for one that is not this installation's."""
+
+    thing: Thing | None
+    use: nodes.Use | None
+    outline: Any = None
+    is_notebook: bool = False
+    owner: str = ""
+
+
+def pod_seen(pod: Object) -> PodSeen:
+    """The digest of a pod. Of others' pods only what they take of their node counts."""
+    use, ours = nodes.usage(pod, settings.INSTALL_ID), thing(api.PODS, pod)
+    if ours is None or not ours.environment:
+        return PodSeen(thing=None, use=use)
+    metadata = pod["metadata"]
+    owner = metadata.get("annotations", {}).get(names.OWNER_NAME, "")
+    return PodSeen(thing=ours, use=use, outline=outline(pod), is_notebook=metadata["labels"].get(names.KIND) == "notebook", owner=owner)
+
+
+def outline(pod: Object) -> Any:
+    """What of a pod matters to its environment: heartbeats and annotations do not."""
+    status = pod.get("status", {})
+    conditions = [(item["type"], item["status"], item.get("message")) for item in status.get("conditions", ())]
+    containers = [(item.get("state"), item.get("ready"), item.get("restartCount")) for item in status.get("containerStatuses", ())]
+    return status.get("phase"), status.get("podIP"), pod["spec"].get("nodeName"), bool(pod["metadata"].get("deletionTimestamp")), conditions, containers
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetSeen:
+    """What the watcher keeps of a StatefulSet."""
+
+    thing: Thing
+    ready: int
+
+
+def set_seen(item: Object) -> SetSeen | None:
+    found = thing(api.STATEFUL_SETS, item)
+    return SetSeen(thing=found, ready=item.get("status", {}).get("readyReplicas", 0)) if found else None
+
+
+def event_seen(event: Object) -> Object | None:
+    """An event worth telling: of a team's namespace, and not an old one."""
+    if not event["metadata"]["namespace"].startswith(names.namespace("")):
+        return None
+    when = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
+    return None if when and datetime.now(UTC) - datetime.fromisoformat(when) > _OLD_EVENTS else event
 
 
 class Watcher:
@@ -54,68 +116,115 @@ class Watcher:
 
     def __init__(self, cluster: Cluster, hub: Hub) -> None:
         self.ending = threading.Event()
-        self.nudges = Nudges()
-        self.recorder = Recorder(self._environment_of)
-        self.starts = Starts(hub, self.nudges, self.recorder, self.ending)
-        ours = f"{names.INSTALL}={settings.INSTALL_ID},{names.ENVIRONMENT}"
+        acting = Cluster(cluster.kubeconfig)  # a pool of its own: watches keep their connections
+        self.leader = Leader(acting, "watcher", self._gained)
+        may = partial(getattr, self.leader, "leads")
+        self.nudges = Nudges(may)
+        self.recorder = Recorder(self._environment_of, may)
+        self.starts = Starts(hub, self.nudges, self.recorder, self.ending, may)
+        self.orphans = Orphans(acting, hub, may, self._nudge)
+        self.clock = Clock()
         self._nodes_changed = threading.Event()
         self._by_uid: dict[str, str] = {}  # object -> environment; objects that are gone stay until the next tidying
-        self.pods = Mirror(cluster, api.PODS, self._pod_changed)
-        self.sets = Mirror(cluster, api.STATEFUL_SETS, self._set_changed, labels=ours)
-        self.nodes = Mirror(cluster, api.NODES, lambda old, new: self._nodes_changed.set())
-        self.events = Mirror(cluster, api.EVENTS, self._event_seen, keep=False)
+        self._missed: dict[str, float] = {}  # environment -> when it would have been nudged by a leader
+        self._missed_events: deque[tuple[float, Object]] = deque(maxlen=5000)
+        ours = f"{names.INSTALL}={settings.INSTALL_ID},{names.MANAGED_BY}={names.MANAGER}"
+        labelled = f"{ours},{names.ENVIRONMENT}"
+        self.pods = Mirror(cluster, api.PODS, self._pod_changed, pod_seen)
+        self.sets = Mirror(cluster, api.STATEFUL_SETS, self._set_changed, set_seen, labels=labelled)
+        self.nodes = Mirror(cluster, api.NODES, self._node_changed, nodes.described)
+        self.events = Mirror(cluster, api.EVENTS, self._event_seen, event_seen, keep=False, relist_seconds=_EVENTS_RELIST)
+        self.others = [
+            Mirror(cluster, kind, self._thing_changed, partial(thing, kind), labels=ours if kind is api.CLAIMS else labelled, metadata_only=True)
+            for kind in _OTHER_KINDS
+        ]
+
+    @property
+    def mirrors(self) -> list[Mirror[Any]]:
+        return [self.pods, self.sets, self.nodes, self.events, *self.others]
 
     def start(self) -> None:
-        threads = (self.nudges, self.recorder, self.pods, self.sets, self.nodes, self.events)
-        for thread in threads:
+        for thread in (self.leader, self.nudges, self.recorder, self.clock, *self.mirrors):
             thread.start()
-        for name, work in (("nodes", self._keep_nodes), ("starts", self.starts.run)):
+        for name, work in (("nodes", self._keep_nodes), ("starts", self.starts.run), ("orphans", self._keep_house)):
             threading.Thread(target=work, name=name, daemon=True).start()
 
     def stop(self) -> None:
+        """Act no more, and let another watcher lead at once."""
         self.ending.set()
-        for mirror in (self.pods, self.sets, self.nodes, self.events):
+        self.clock.stop()
+        self.leader.stop()
+        for mirror in self.mirrors:
             mirror.stop()
+
+    # --- leading --------------------------------------------------------------------
+
+    def _gained(self) -> None:
+        """Do what the one that led before may not have got to."""
+        since = time.monotonic() - _MISSED_SECONDS
+        self.orphans.forget()
+        missed, self._missed = self._missed, {}
+        for environment_id, when in missed.items():
+            if when > since:
+                self.nudges.nudge(environment_id)
+        while self._missed_events:
+            when, event = self._missed_events.popleft()
+            if when > since:
+                self.recorder.event(event)
+        self._nodes_changed.set()
+
+    def _nudge(self, environment_id: str) -> None:
+        if self.leader.leads:
+            self.nudges.nudge(environment_id)
+            return
+        if len(self._missed) > 5000:
+            self._missed.clear()
+        self._missed[environment_id] = time.monotonic()
 
     # --- what changes ------------------------------------------------------------
 
-    def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        if _use(old) != _use(new):
+    def _pod_changed(self, old: PodSeen | None, new: PodSeen | None) -> None:
+        if (old.use if old else None) != (new.use if new else None):
             self._nodes_changed.set()
-        environment_id = self._remember(new or old)
-        if environment_id is None or _outline(old) == _outline(new):
+        found = new or old
+        ours = found.thing if found else None
+        if found is None or ours is None or not self._remember(ours) or (old and new and old.outline == new.outline):
             return
-        self.nudges.nudge(environment_id)
-        if new is not None and old is None and new["metadata"]["labels"].get(names.KIND) == "notebook":
-            owner = new["metadata"].get("annotations", {}).get(names.OWNER_NAME, "")
-            self.starts.follow(environment_id, owner, new["metadata"]["name"])
+        self._nudge(ours.environment)
+        if new is not None and old is None and new.is_notebook and self.leader.leads:
+            self.starts.follow(ours.environment, new.owner, ours.name)
 
-    def _set_changed(self, old: Object | None, new: Object | None) -> None:
-        environment_id = self._remember(new or old)
-        counts = [(item or {}).get("status", {}).get("readyReplicas", 0) for item in (old, new)]
-        if environment_id and (old is None or new is None or counts[0] != counts[1]):
-            self.nudges.nudge(environment_id)
+    def _set_changed(self, old: SetSeen | None, new: SetSeen | None) -> None:
+        found = new or old
+        if found and self._remember(found.thing) and (old is None or new is None or old.ready != new.ready):
+            self._nudge(found.thing.environment)
 
-    def _remember(self, item: Object | None) -> str | None:
-        """The environment of an object that is ours."""
-        labels = (item or {}).get("metadata", {}).get("labels") or {}
-        environment_id = labels.get(names.ENVIRONMENT)
-        if item is None or not environment_id or labels.get(names.INSTALL) != settings.INSTALL_ID:
-            return None
+    def _thing_changed(self, old: Thing | None, new: Thing | None) -> None:
+        found = new or old
+        if found and self._remember(found) and new is None:
+            self._nudge(found.environment)  # it was deleted: mend it, or go on with taking it down
+
+    def _node_changed(self, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
+        if old != new:
+            self._nodes_changed.set()
+
+    def _remember(self, item: Thing) -> bool:
+        """Keep whose it is, for events about it. False for what belongs to no environment."""
         if len(self._by_uid) > 50_000:
             self._by_uid.clear()
-        self._by_uid[item["metadata"]["uid"]] = environment_id
-        return str(environment_id)
+        if item.environment:
+            self._by_uid[item.uid] = item.environment
+        return bool(item.environment)
 
     def _event_seen(self, _old: Object | None, event: Object | None) -> None:
-        if event is None or not event["metadata"]["namespace"].startswith(names.namespace("")):
+        if event is None:
             return
-        when = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
-        if when and datetime.now(UTC) - datetime.fromisoformat(when) > _OLD_EVENTS:
-            return
-        self.recorder.event(event)
+        if self.leader.leads:
+            self.recorder.event(event)
+        else:
+            self._missed_events.append((time.monotonic(), event))
         if event.get("type") == "Warning" and (environment_id := self._by_uid.get(event["involvedObject"].get("uid", ""))):
-            self.nudges.nudge(environment_id)  # a refusal to make pods changes no object
+            self._nudge(environment_id)  # a refusal to make pods changes no object
 
     def _environment_of(self, about: Mapping[str, Any]) -> str | None:
         """The environment of the object that an event is about."""
@@ -130,89 +239,76 @@ class Watcher:
 
     def _keep_nodes(self) -> None:
         """Store the nodes when they or their use have changed, and now and then anyway."""
-        last: list[dict[str, Any]] | None = None
+        last: list[dict[str, Any]] = []
         stored = 0.0
         while not self.ending.is_set():
             self._nodes_changed.wait(_NODES_EVERY)
             self._nodes_changed.clear()
+            if not self.leader.leads:
+                stored = 0.0  # another one stores them; whatever it stored, begin anew
+                self.ending.wait(_NODES_PAUSE)
+                continue
             if not (self.nodes.synced.is_set() and self.pods.synced.is_set()):
                 self.ending.wait(0.2)
                 self._nodes_changed.set()
                 continue
-            rows = nodes.rows(self.nodes.objects(), [use for pod in self.pods.objects() if (use := _use(pod))])
+            rows = nodes.rows(self.nodes.objects(), [pod.use for pod in self.pods.objects() if pod.use])
             if rows != last or time.monotonic() - stored > _NODES_EVERY:
                 try:
                     close_old_connections()
                     services.nodes_observed(rows)
+                    if nodes.gives_room(last, rows):
+                        _send("workers.queue")
                     last, stored = rows, time.monotonic()
                 except Exception as error:  # the database is away; the next round comes by itself
                     logger.warning("nodes not stored, tried again: error=%s", type(error).__name__)
                     self._nodes_changed.set()
             self.ending.wait(_NODES_PAUSE)
 
+    # --- orphans -------------------------------------------------------------------
 
-def _use(pod: Object | None) -> nodes.Use | None:
-    return nodes.usage(pod, settings.INSTALL_ID) if pod else None
+    def things(self) -> list[Thing] | None:
+        """Everything with this installation's label; None while that is not known for certain."""
+        needed: list[Mirror[Any]] = [self.pods, self.sets, *self.others]
+        if not all(mirror.current for mirror in needed):
+            return None
+        found = [pod.thing for pod in self.pods.objects() if pod.thing] + [item.thing for item in self.sets.objects()]
+        for mirror in self.others:
+            found += mirror.objects()
+        return found
+
+    def _keep_house(self) -> None:
+        """Look for what nobody wants, and for what is missing, each in its turn."""
+        turns: list[tuple[float, Callable[[], object]]] = [
+            (_ORPHANS_EVERY, lambda: self._with_things(self.orphans.objects)),
+            (_SERVERS_EVERY, self.orphans.servers),
+            (_CLAIMS_EVERY, lambda: self._with_things(self.orphans.claims)),
+        ]
+        due = [0.0] * len(turns)
+        while not self.ending.wait(1.0):
+            for number, (every, look) in enumerate(turns):
+                if not self.leader.leads or time.monotonic() < due[number]:
+                    continue
+                due[number] = time.monotonic() + every
+                try:
+                    close_old_connections()
+                    look()
+                except HubError as error:
+                    logger.info("servers not looked at, tried again: error=%s", error)
+                except Exception as error:  # the database is away
+                    logger.warning("orphans not looked for, tried again: error=%s", type(error).__name__, exc_info=not isinstance(error, OSError))
+
+    def _with_things(self, look: Callable[[list[Thing]], object]) -> None:
+        found = self.things()
+        if found is not None:
+            look(found)
 
 
-def _outline(pod: Object | None) -> Any:
-    """What of a pod matters to its environment: heartbeats and annotations do not."""
-    if pod is None:
-        return None
-    status = pod.get("status", {})
-    conditions = [(item["type"], item["status"], item.get("message")) for item in status.get("conditions", ())]
-    containers = [(item.get("state"), item.get("ready"), item.get("restartCount")) for item in status.get("containerStatuses", ())]
-    return status.get("phase"), status.get("podIP"), pod["spec"].get("nodeName"), bool(pod["metadata"].get("deletionTimestamp")), conditions, containers
-
-
-class Starts:
-    """Follows servers that are starting at the Hub: its words go into the history, its verdict wakes a worker."""
-
-    def __init__(self, hub: Hub, nudges: Nudges, recorder: Recorder, ending: threading.Event) -> None:
-        self._hub, self._nudges, self._recorder, self._ending = hub, nudges, recorder, ending
-        self._followed: set[str] = set()
-        self._lock = threading.Lock()
-
-    def run(self) -> None:
-        """Look for starts that no pod has told of: a spawn can fail before there is one."""
-        while not self._ending.wait(_FOLLOW_EVERY):
-            try:
-                close_old_connections()
-                rows = Environment.objects.filter(kind="notebook", state=State.PROVISIONING).select_related("owner")
-                for environment in rows:
-                    name = names.object_name(environment.name, str(environment.pk))
-                    self.follow(str(environment.pk), environment.owner.username, name)
-            except Exception as error:  # the database is away
-                logger.warning("starting notebooks not listed, tried again: error=%s", type(error).__name__)
-
-    def follow(self, environment_id: str, owner: str, name: str) -> None:
-        """Follow a start in a thread of its own, unless that is being done."""
-        with self._lock:
-            if not owner or environment_id in self._followed or len(self._followed) >= 64:
-                return
-            self._followed.add(environment_id)
-        threading.Thread(target=self._follow, args=(environment_id, owner, name), name="start", daemon=True).start()
-
-    def _follow(self, environment_id: str, owner: str, name: str) -> None:
-        started = int(time.time())
-        try:
-            for number, progress in enumerate(self._hub.progress(owner, name)):
-                if progress.ready or progress.failed:
-                    self._nudges.nudge(environment_id)
-                # What pods go through is told from the cluster's own events; here only what the Hub alone knows.
-                if progress.message and not progress.is_pod_event and not progress.failed:
-                    told = Line(kind="info", code="Hub", message=f"JupyterHub: {progress.message}", source=f"hub:{name}:{started}:{number}")
-                    self._recorder.tell(environment_id, told)
-        except (HubAbsent, HubRefused):
-            pass  # not starting (any more)
-        except HubError as error:
-            logger.info("progress of a start broke off, taken up again: environment=%s error=%s", environment_id, error)
-        except Exception:
-            logger.exception("a start could not be followed: environment=%s", environment_id)
-        finally:
-            self._ending.wait(1.0)
-            with self._lock:
-                self._followed.discard(environment_id)
+def _send(task: str) -> None:
+    try:
+        app.send_task(task, ignore_result=True, expires=settings.SWEEP_SECONDS * 3)
+    except Exception as error:  # any fault of the broker; the clock sends it soon anyway
+        logger.warning("task not sent: task=%s error=%s", task, type(error).__name__)
 
 
 def main() -> None:

@@ -69,15 +69,12 @@ def hub() -> None:
 
 
 def worker() -> None:
-    """Celery with beat."""
+    """Celery. Its main process has a clock too (workers.clock), so there is no beat."""
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # read when Celery is imported; without it a soft shutdown never happens
     _django("redis", "database", "cluster")
     from celery.bin.celery import main
 
-    schedule = settings.VAR_DIR / "run" / "celerybeat-schedule"
-    schedule.parent.mkdir(parents=True, exist_ok=True)
-    options = ["worker", "-B", "--schedule", str(schedule), "--loglevel", settings.LOG_LEVEL, "--without-mingle", "--without-gossip"]
-    sys.argv = ["celery", "-A", "portal.celery", *options]
+    sys.argv = ["celery", "-A", "portal.celery", "worker", "--loglevel", settings.LOG_LEVEL, "--without-mingle", "--without-gossip"]
     main()
 
 

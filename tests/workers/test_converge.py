@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.core.files.storage import storages
 
 from k8s import cluster as api
@@ -18,7 +17,7 @@ from portal.domain import services
 from portal.domain.models import Environment, Event, LogArchive, Quota
 from tests.embedded import EmbeddedCluster
 from tests.stack import wait_until
-from workers import housekeeping, teams
+from workers import teams
 from workers.converge import converge
 from workers.hub import Hub
 
@@ -238,23 +237,6 @@ def test_a_cluster_api_that_is_away_is_said_and_waited_for(site: Site, embedded:
         embedded.start()
     up = site.until_state(environment, "running")
     assert (up.reason, up.message, up.attempts) == ("", "", 0)
-
-
-def test_orphans_go_at_the_second_sighting_and_others_stay(site: Site) -> None:
-    environment = small(site.world.request(params={"workers": 1}))
-    site.until_state(environment, "running")
-    living = site.left(environment)
-    lost = "0193aabb-0000-7000-8000-000000000000"
-    spec_labels = {names.MANAGED_BY: names.MANAGER, names.INSTALL: settings.INSTALL_ID, names.ENVIRONMENT: lost}
-    site.cluster.apply(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "lost", "namespace": "atelier-vision", "labels": spec_labels}, "data": {}}
-    )
-    now = datetime.now(UTC)
-    assert housekeeping.orphans_remove(site.cluster, now) == 0
-    assert housekeeping.orphans_remove(site.cluster, now + timedelta(seconds=10)) == 0
-    assert housekeeping.orphans_remove(site.cluster, now + timedelta(minutes=2)) == 1
-    wait_until(lambda: site.cluster.get(api.CONFIG_MAPS, "lost", "atelier-vision") is None, "the orphan to go")
-    assert sorted(site.left(environment)) == sorted(living)
 
 
 def test_a_second_worker_leaves_it_to_the_first_which_looks_again(site: Site) -> None:

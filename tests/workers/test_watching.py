@@ -17,9 +17,9 @@ from tests.k8s.factories import pod
 from tests.stack import wait_until
 from workers import nodes
 from workers.history import Line, line
-from workers.mirror import Mirror
+from workers.mirror import Mirror, whole
 from workers.nudges import Nudges
-from workers.watcher import _outline
+from workers.watcher import outline
 
 
 def event(**fields: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def test_a_node_is_told_with_what_its_pods_ask_for() -> None:
     theirs = pod("g", "worker")
     theirs["metadata"]["labels"] |= {names.INSTALL: "other", names.ENVIRONMENT: "0b0e"}
     used = [use for item in (pod("a", "worker"), ended, waiting, *ours, theirs) if (use := nodes.usage(item, "abc123"))]
-    assert nodes.rows([node, other], used) == [
+    assert nodes.rows([nodes.described(other), nodes.described(node)], used) == [
         {
             "name": "node-1",
             "allocatable": {"cpu": 7500, "memory": 16 * 2**30, "pods": 110, "nvidia.com/gpu": 8},
@@ -82,9 +82,9 @@ def test_a_node_is_told_with_what_its_pods_ask_for() -> None:
 def test_an_annotation_of_a_pod_is_no_change_worth_converging_for() -> None:
     before, after = pod("a", "worker"), pod("a", "worker")
     after["metadata"]["annotations"] = {"touched": "yes"}
-    assert _outline(before) == _outline(after)
+    assert outline(before) == outline(after)
     after["status"]["containerStatuses"][0]["restartCount"] = 1
-    assert _outline(before) != _outline(after)
+    assert outline(before) != outline(after)
 
 
 def test_many_changes_at_once_wake_a_worker_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_a_mirror_outlives_its_cluster_and_hears_what_it_missed(embedded: Embedd
         return cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
     first = apply("first", {})
-    mirror = Mirror(cluster, api.CONFIG_MAPS, changed, labels="mirrored=yes")
+    mirror = Mirror(cluster, api.CONFIG_MAPS, changed, whole, labels="mirrored=yes")
     mirror.start()
     try:
         wait_until(lambda: ("first", "new") in heard, "the list", 30)
@@ -149,7 +149,7 @@ def test_a_change_that_cannot_be_handled_does_not_end_a_mirror(embedded: Embedde
         seen.append(new["metadata"]["name"])
         raise RuntimeError("on purpose")
 
-    mirror = Mirror(Cluster(embedded.kubeconfig), api.NAMESPACES, changed)
+    mirror = Mirror(Cluster(embedded.kubeconfig), api.NAMESPACES, changed, whole)
     mirror.start()
     try:
         wait_until(lambda: {"default", "kube-system"} <= set(seen), "every namespace", 30)
