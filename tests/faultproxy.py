@@ -123,6 +123,7 @@ class FaultProxy:
         self._random = random.Random(seed)
         self._faults: list[Fault] = []
         self._hits: list[Hit] = []
+        self._held = 0
         self._watches: dict[asyncio.Queue[Fault], Asked] = {}
         self._lists: OrderedDict[str, deque[tuple[float, bytes]]] = OrderedDict()
         self._loop = asyncio.new_event_loop()
@@ -170,6 +171,21 @@ class FaultProxy:
                     self._faults.remove(fault)
 
         self._here(act)
+
+    def cease(self, *faults: Fault) -> None:
+        """It befalls nobody any more, but who is held stays held for its time."""
+
+        async def act() -> None:
+            for fault in faults:
+                if fault in self._faults:
+                    self._faults.remove(fault)
+
+        self._here(act)
+
+    @property
+    def held(self) -> int:
+        """Requests and watches that a stall holds now."""
+        return self._held
 
     def clear(self) -> None:
         """Withdraw every fault."""
@@ -235,7 +251,7 @@ class FaultProxy:
                 return _status(500, "InternalError", "an error on the server has prevented the request from succeeding")
             case Kind.STALL:
                 assert fault
-                await _wait(fault)
+                await self._hold(fault)
             case Kind.CUT if fault and (asked.watch or not self._after(fault)):
                 await _cut(request)
             case Kind.STALE:
@@ -258,6 +274,15 @@ class FaultProxy:
 
     def _after(self, fault: Fault) -> bool:
         return self._random.random() < 0.5 if fault.after is None else fault.after
+
+    async def _hold(self, fault: Fault) -> None:
+        self._held += 1
+        try:
+            await asyncio.wait_for(fault.ended.wait(), fault.seconds)
+        except TimeoutError:
+            pass
+        finally:
+            self._held -= 1
 
     # --- passing on --------------------------------------------------------------------
 
@@ -328,7 +353,7 @@ class FaultProxy:
                         return response
                     if fault.kind is Kind.CUT:
                         await _cut(request)
-                    await _wait(fault)  # a stall: what comes meanwhile is told afterwards
+                    await self._hold(fault)  # a stall: what comes meanwhile is told afterwards
                     told = asyncio.ensure_future(queue.get())
                     continue
                 chunk = reading.result()
@@ -361,13 +386,6 @@ def _asked(request: web.Request) -> Asked:
     query = dict(request.query)
     watching = query.get("watch") in ("true", "1", "True")
     return Asked(method=request.method, path=request.path, query=query, watch=watching, collection=len(rest) == 1, plural=rest[0] if rest else "")
-
-
-async def _wait(fault: Fault) -> None:
-    try:
-        await asyncio.wait_for(fault.ended.wait(), fault.seconds)
-    except TimeoutError:
-        pass
 
 
 async def _cut(request: web.Request) -> None:
