@@ -18,9 +18,12 @@ def begin(environments: Iterable[Environment], now: datetime) -> None:
     """Open the rows of environments that are admitted at `now`; those that have open ones keep them.
 
     For `queue_pass`, within its transaction. One that is handed to another queue (`placement["queue"]`) still waits there and is left
-    out: its rows are opened when it is moved to provisioning.
+    out: its rows are opened when it is moved to provisioning. Call it when their rows are written, and so locked: what they hold is
+    read again here, since somebody may have changed its size after the queue was looked at.
     """
-    _open([(environment, environment.reserved) for environment in environments if not (environment.placement or {}).get("queue")], now)
+    admitted = {environment.pk: environment for environment in environments if not (environment.placement or {}).get("queue")}
+    held = Environment.objects.filter(pk__in=admitted).values_list("pk", "reserved")
+    _open([(admitted[key], reserved) for key, reserved in held], now)
 
 
 def begin_if_absent(environment: Environment, now: datetime) -> None:
