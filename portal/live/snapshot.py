@@ -54,12 +54,15 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def _document(environment: Environment) -> dict[str, Any]:
-    plain = ("name", "kind", "state", "desired", "reason", "message", "workers")
+    plain = ("name", "kind", "state", "desired", "reason", "message", "workers", "priority")
+    moments = ("expires_at", "expiry_warned_at", "delete_at", "idle_since", "idle_warned_at", "preempt_at", "schedule_next_at")
     return {
         "environment": str(environment.pk),
         **{key: getattr(environment, key) for key in plain},
         **{key: environment.observed.get(key, []) for key in ("replicas", "endpoints", "steps")},
-        "expires_at": _iso(environment.expires_at),
+        **{key: _iso(getattr(environment, key)) for key in moments},
+        "queue": environment.queue or None,
+        "schedule": environment.schedule or None,
     }
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import tzinfo
 from functools import wraps
 from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.cache import never_cache
 
@@ -33,7 +36,8 @@ def page(view: View) -> View:
                 return HttpResponse(status=204, headers={"HX-Refresh": "true"})
             return redirect_to_login(request.get_full_path())
         try:
-            response = view(request, *args, **kwargs)
+            with timezone.override(zone_of(request)):
+                response = view(request, *args, **kwargs)
         except NotFound as error:
             raise Http404(error.detail) from error
         except Forbidden as error:
@@ -42,6 +46,15 @@ def page(view: View) -> View:
         return response
 
     return guarded
+
+
+def zone_of(request: HttpRequest) -> tzinfo:
+    """The time zone of the one who looks, or the installation's. A name that the zone database has lost counts as none."""
+    name = signed_in(request).timezone
+    try:
+        return ZoneInfo(name) if name else timezone.get_default_timezone()
+    except (ValueError, LookupError, OSError):
+        return timezone.get_default_timezone()
 
 
 def signed_in(request: HttpRequest) -> User:

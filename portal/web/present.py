@@ -59,6 +59,45 @@ def step_state(state: str) -> str:
     return {"done": _("done"), "active": _("in progress"), "failed": pgettext("state", "failed")}.get(state, _("waiting"))
 
 
+# Status of an approval in words, and Tabler's colour for it.
+APPROVALS: dict[str, tuple[Text, str]] = {
+    "pending": (pgettext_lazy("approval", "waiting for an answer"), "yellow"),
+    "approved": (pgettext_lazy("approval", "approved"), "green"),
+    "refused": (pgettext_lazy("approval", "refused"), "red"),
+    "lapsed": (pgettext_lazy("approval", "lapsed: nobody answered"), "secondary"),
+    "withdrawn": (pgettext_lazy("approval", "withdrawn"), "secondary"),
+}
+
+NOTIFICATION_ICONS = {
+    "ApprovalAsked": "checkbox",
+}
+
+DAYS: tuple[Text, ...] = (
+    pgettext_lazy("day", "Mon"),
+    pgettext_lazy("day", "Tue"),
+    pgettext_lazy("day", "Wed"),
+    pgettext_lazy("day", "Thu"),
+    pgettext_lazy("day", "Fri"),
+    pgettext_lazy("day", "Sat"),
+    pgettext_lazy("day", "Sun"),
+)
+
+
+def schedule_words(schedule: Mapping[str, Any]) -> str:
+    """A schedule in a line: "Mon-Fri 09:00 to 20:00 (Asia/Shanghai)"."""
+    if not schedule:
+        return ""
+    days = [int(day) for day in schedule.get("days") or () if 1 <= int(day) <= 7]
+    runs = len(days) > 2 and days == list(range(days[0], days[-1] + 1))
+    named = f"{DAYS[days[0] - 1]}–{DAYS[days[-1] - 1]}" if runs else ", ".join(str(DAYS[day - 1]) for day in days)
+    start, stop, zone = schedule.get("start"), schedule.get("stop"), schedule.get("timezone") or ""
+    if start and stop:
+        return _("%(days)s from %(start)s to %(stop)s (%(zone)s)") % {"days": named, "start": start, "stop": stop, "zone": zone}
+    if start:
+        return _("%(days)s starts at %(start)s (%(zone)s)") % {"days": named, "start": start, "zone": zone}
+    return _("%(days)s stops at %(stop)s (%(zone)s)") % {"days": named, "stop": stop, "zone": zone}
+
+
 # What the one who reads it can do about a reason. Keys are the reason codes of the cluster and of the portal itself.
 REMEDIES: dict[str, Text] = {
     "ErrImagePull": gettext_lazy("The image cannot be pulled. Ask an administrator to check the template's image, then retry."),
@@ -123,6 +162,8 @@ def resource_title(key: str) -> str:
         "cpu": pgettext("resource", "CPU cores"),
         "memory": pgettext("resource", "Memory"),
         "storage": pgettext("resource", "Storage"),
+        "accelerators": pgettext("resource", "Accelerators, weighted"),
+        "accelerator_seconds": pgettext("resource", "Accelerator-hours this month"),
     }
     return names.get(key) or key.removeprefix("accelerator:")
 
@@ -135,6 +176,10 @@ def amount(key: str, value: int | None) -> str:
         return cores_text(value)
     if key in {"memory", "storage"}:
         return bytes_text(value)
+    if key == "accelerators":
+        return cores_text(value)  # thousandths, as millicores are
+    if key == "accelerator_seconds":
+        return f"{value / 3600:.1f}".removesuffix(".0") + " h"
     return str(value)
 
 
@@ -149,6 +194,7 @@ class Actions:
     scale: bool = False
     extend: bool = False
     rename: bool = False
+    schedule: bool = False
     delete: bool = False
 
 
@@ -168,6 +214,7 @@ def actions(environment: Environment, user: User, hub_url: str) -> Actions:
         scale=not gone and environment.workers > 0 and state is not State.STOPPING and (desired is Desired.RUNNING or state is State.STOPPED),
         extend=not gone and environment.expires_in is not None and desired is Desired.RUNNING and state is not State.FAILED,
         rename=not gone and state is State.STOPPED,  # its name is part of its addresses
+        schedule=not gone,
         delete=not gone,
     )
 
@@ -178,7 +225,7 @@ def replicas_of(environment: Environment, simulated_nodes: Collection[str]) -> l
     return [{**row, "simulated": bool(row.get("simulated")) or row.get("node") in simulated_nodes} for row in rows]
 
 
-_ORDER = ("environments", "cpu", "memory", "storage")
+_ORDER = ("environments", "cpu", "memory", "storage", "accelerators", "accelerator_seconds")
 
 
 def resource_order(key: str) -> tuple[int, str]:

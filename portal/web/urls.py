@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .views import environments, launch, quotas, tokens
+from .views import account, approvals, environment_time, environments, launch, notifications, queue, quotas, tokens, usage
 
 urlpatterns = [
     path("", environments.index, name="environments"),
@@ -16,6 +16,8 @@ urlpatterns = [
     path("environments/<uuid:environment_id>/extend", environments.extend, name="environment_extend"),
     path("environments/<uuid:environment_id>/rename", environments.rename, name="environment_rename"),
     path("environments/<uuid:environment_id>/delete", environments.delete, name="environment_delete"),
+    path("environments/<uuid:environment_id>/keep", environment_time.keep, name="environment_keep"),
+    path("environments/<uuid:environment_id>/schedule", environment_time.schedule, name="environment_schedule"),
     path("volumes/<uuid:volume_id>/purge", environments.purge, name="volume_purge"),
     path("launch/", launch.choose, name="launch"),
     path("launch/<slug:template>/", launch.form, name="launch_template"),
@@ -23,4 +25,13 @@ urlpatterns = [
     path("tokens/", tokens.index, name="tokens"),
     path("tokens/<uuid:token_id>/revoke", tokens.revoke, name="token_revoke"),
     path("quotas/", quotas.index, name="quotas"),
+    path("usage/", usage.index, name="usage"),
+    path("queue/", queue.index, name="queue"),
+    path("approvals/", approvals.index, name="approvals"),
+    path("approvals/<int:approval_id>/", approvals.detail, name="approval"),
+    path("approvals/<int:approval_id>/decide", approvals.decide, name="approval_decide"),
+    path("notifications/", notifications.index, name="notifications"),
+    path("notifications/bell", notifications.bell, name="notifications_bell"),
+    path("notifications/read", notifications.read, name="notifications_read"),
+    path("settings/", account.settings, name="settings"),
 ]

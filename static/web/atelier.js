@@ -118,8 +118,20 @@
   /* --- times in words ------------------------------------------------------------------------------------------ */
   const language = document.documentElement.lang || "en";
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
-  const absolute = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
-  const clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+  // the zone chosen in the settings, else the browser's
+  const timeZone = document.documentElement.dataset.timezone || undefined;
+  const hm = { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone };
+  const absolute = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "long", timeZone });
+  const clock = new Intl.DateTimeFormat(language, { ...hm, second: "2-digit" });
+  const today = new Intl.DateTimeFormat(language, hm);
+  const thisWeek = new Intl.DateTimeFormat(language, { ...hm, weekday: "short" });
+  const anyDay = new Intl.DateTimeFormat(language, { ...hm, day: "numeric", month: "short" });
+  const day = new Intl.DateTimeFormat("en-CA", { timeZone });
+
+  function moment(date) {
+    if (day.format(date) === day.format(new Date())) return today.format(date);
+    return (Math.abs(date - Date.now()) < 6 * 86400000 ? thisWeek : anyDay).format(date);
+  }
 
   function inWords(date) {
     const seconds = Math.round((date - Date.now()) / 1000);
@@ -134,9 +146,14 @@
     for (const element of $$("time[data-show]", root)) {
       const date = new Date(element.getAttribute("datetime"));
       if (Number.isNaN(date.getTime())) continue;
-      const text = element.dataset.show === "clock" ? clock.format(date) : inWords(date);
+      const show = element.dataset.show;
+      const text = show === "clock" ? clock.format(date) : show === "moment" ? moment(date) : inWords(date);
       if (element.textContent !== text) element.textContent = text;
       element.title = absolute.format(date);
+    }
+    for (const element of $$("[data-zone]", root)) {
+      const name = timeZone || today.resolvedOptions().timeZone;
+      if (element.textContent !== name) element.textContent = name;
     }
   }
 
@@ -166,6 +183,7 @@
 
     function show(state) {
       element.dataset.connection = state;
+      if ("liveQuiet" in element.dataset) return; // what it shows is beside the page, not the page
       const notice = document.getElementById("connection-lost");
       if (notice) notice.hidden = state === "open";
     }
@@ -176,7 +194,7 @@
         connected = true;
         tries = 0;
         show("open");
-        refresh(); // whatever changed while nobody listened
+        if (!("liveQuiet" in element.dataset)) refresh(); // whatever changed while nobody listened
       };
       socket.onmessage = (message) => {
         let data = {};
@@ -185,7 +203,7 @@
         } catch (error) {
           return;
         }
-        if (["state", "event", "changed", "observed"].includes(data.type)) refresh();
+        if (["state", "event", "changed", "observed", "notifications"].includes(data.type)) refresh();
       };
       socket.onclose = () => {
         connected = false;
@@ -224,12 +242,50 @@
     }
   }
 
+  /* The number beside "Approvals" follows the bell, which is the part that is fetched again. */
+  function countApprovals() {
+    const bell = document.getElementById("bell");
+    const badge = document.getElementById("approvals-count");
+    if (!bell || !badge || bell.dataset.approvals === undefined) return;
+    badge.textContent = bell.dataset.approvals;
+    badge.hidden = bell.dataset.approvals === "0";
+  }
+
+  /* A dialog that came with a fragment opens at once. */
+  function openNow(root) {
+    const dialog = root.querySelector && root.querySelector("dialog[data-open-now]");
+    if (!dialog || dialog.open) return;
+    dialog.showModal();
+    dialog.addEventListener("close", () => {
+      const opener = document.getElementById(dialog.dataset.openNow);
+      dialog.remove();
+      if (opener) opener.focus();
+    });
+  }
+
+  /* Settings: offer the browser's own time zone. */
+  function offerZone() {
+    const name = new Intl.DateTimeFormat().resolvedOptions().timeZone;
+    for (const button of $$("[data-browser-timezone]")) {
+      const field = document.getElementById(button.dataset.browserTimezone);
+      if (!Array.from(field.options).some((option) => option.value === name) || field.value === name) continue;
+      button.querySelector("span").textContent = name;
+      button.hidden = false;
+      button.addEventListener("click", () => {
+        field.value = name;
+        button.hidden = true;
+        field.focus();
+      });
+    }
+  }
+
   /* --- start --------------------------------------------------------------------------------------------------- */
   document.addEventListener("DOMContentLoaded", () => {
     labelTheme();
     showTimes();
     announce();
     $$("[data-live]").forEach(live);
+    offerZone();
     setInterval(showTimes, 10000);
     const wrong = document.querySelector(".is-invalid");
     if (wrong) wrong.focus();
@@ -238,5 +294,7 @@
   document.addEventListener("htmx:afterSettle", (event) => {
     showTimes(event.target.parentNode || document);
     announce(event.target.parentNode || document);
+    countApprovals();
+    openNow(event.target);
   });
 })();

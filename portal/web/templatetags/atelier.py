@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from django import template
 from django.conf import settings
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import get_language
 
+from portal.domain import selectors
+from portal.domain.models import Priority, User
+
+from ..forms.base import duration_title
 from ..phrases import known as known_phrase
-from ..present import amount, bytes_text, cores_text, localized, look, resource_title, step_state
+from ..present import APPROVALS, NOTIFICATION_ICONS, amount, bytes_text, cores_text, localized, look, resource_title, schedule_words, step_state
 
 register = template.Library()
 
@@ -125,3 +132,72 @@ def step_title(state: str) -> str:
 def is_web(url: str) -> bool:
     """True for addresses a browser can open; never for javascript: and the like."""
     return str(url).startswith(("http://", "https://"))
+
+
+@register.simple_tag
+def moment(at: datetime | str | None, show: str = "moment") -> SafeString:
+    """A time as an element: the script shows it in the reader's zone, as `moment` (14:05, Tue 14:05, 3 Dec 14:05) or in `words` (in 2 hours)."""
+    when = parse_datetime(at) if isinstance(at, str) else at
+    if when is None:
+        return mark_safe("—")
+    text = timezone.localtime(when).strftime("%Y-%m-%d %H:%M")
+    return format_html('<time datetime="{}" data-show="{}">{}</time>', when.astimezone(UTC).isoformat().replace("+00:00", "Z"), show, text)
+
+
+@register.filter
+def schedule(row: Mapping[str, Any]) -> str:
+    return schedule_words(row)
+
+
+@register.filter
+def approval_status(status: str) -> str:
+    return str(APPROVALS.get(status, (status, ""))[0])
+
+
+@register.filter
+def approval_colour(status: str) -> str:
+    return APPROVALS.get(status, ("", "secondary"))[1]
+
+
+@register.filter
+def priority_title(slug: str) -> str:
+    """Name of a priority class; its slug when the catalogue has none of that name (any more)."""
+    return localized(Priority.objects.filter(slug=slug).values_list("title", flat=True).first()) or slug
+
+
+@register.filter
+def notification_icon(code: str) -> str:
+    return NOTIFICATION_ICONS.get(code, "info-circle")
+
+
+@register.simple_tag
+def zone_name() -> str:
+    """The time zone in which the page writes its times, before the script knows better."""
+    return timezone.get_current_timezone_name()
+
+
+@register.filter
+def duration(seconds: int | None) -> str:
+    return "" if seconds is None else duration_title(int(seconds))
+
+
+@register.filter
+def hours(seconds: float | None) -> str:
+    """Seconds as hours: 5400 -> 1.5."""
+    return "" if seconds is None else f"{seconds / 3600:.2f}".rstrip("0").rstrip(".")
+
+
+@register.simple_tag(takes_context=True)
+def unread_count(context: template.Context) -> int:
+    """Notifications that the one who looks has not read."""
+    user = context.get("user")
+    return selectors.notifications_of(user, unread=True).count() if isinstance(user, User) else 0
+
+
+@register.simple_tag(takes_context=True)
+def approvals_waiting(context: template.Context) -> int | None:
+    """Questions that the one who looks may answer; None for those who are never asked."""
+    user = context.get("user")
+    if not isinstance(user, User) or not (user.is_staff or selectors.teams_led_by(user).exists()):
+        return None
+    return selectors.approvals_decidable_by(user).count()

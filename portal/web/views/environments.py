@@ -20,8 +20,8 @@ from portal.domain.errors import DomainError, NotFound
 from portal.domain.lifecycle import State
 from portal.domain.models import Environment, Membership, Node, Team, User, Volume
 
-from .. import present
-from ..forms import ExtendForm, RenameForm, ScaleForm, Styled
+from .. import notices, present
+from ..forms import ExtendForm, RenameForm, ScaleForm, ScheduleForm, Styled
 from ..http import complain, is_refresh, page, signed_in
 
 EVENTS_SHOWN = 200
@@ -105,6 +105,10 @@ def detail_context(environment: Environment, user: User) -> dict[str, Any]:
         "scale_form": ScaleForm(initial={"workers": environment.workers}),
         "extend_form": ExtendForm(longest=present.longest_expiry(environment.template_spec), initial={"expires_in": str(environment.expires_in or "")}),
         "rename_form": RenameForm(initial={"name": environment.name}),
+        "schedule_form": ScheduleForm(own_zone=user.timezone, current=environment.schedule),
+        "notices": notices.notices(environment),
+        "place": notices.place(environment),
+        "question": notices.question(environment, user),
     }
 
 
@@ -116,7 +120,7 @@ def _logs_template() -> Any:
         return None
 
 
-def _act(request: HttpRequest, environment_id: UUID, verb: Callable[[User], object], done: str, *, leave: bool = False) -> HttpResponse:
+def act(request: HttpRequest, environment_id: UUID, verb: Callable[[User], object], done: str, *, leave: bool = False) -> HttpResponse:
     """Run a verb, say how it went, and go back to where it was asked for."""
     user = signed_in(request)
     selectors.environment_get(user, environment_id)
@@ -135,33 +139,33 @@ def _act(request: HttpRequest, environment_id: UUID, verb: Callable[[User], obje
     return redirect("environment", environment_id)
 
 
-def _act_with(form: Styled, request: HttpRequest, environment_id: UUID, verb: Callable[[User], object], done: str) -> HttpResponse:
-    """Like `_act`, for verbs with a field; what cannot be read is said above the page."""
+def act_with(form: Styled, request: HttpRequest, environment_id: UUID, verb: Callable[[User], object], done: str) -> HttpResponse:
+    """Like `act`, for verbs with a field; what cannot be read is said above the page."""
     if not form.is_valid():
         selectors.environment_get(signed_in(request), environment_id)
         for field_messages in form.errors.values():
             for message in field_messages:
                 messages.error(request, str(message))
         return redirect("environment", environment_id)
-    return _act(request, environment_id, verb, done)
+    return act(request, environment_id, verb, done)
 
 
 @require_POST
 @page
 def start(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    return _act(request, environment_id, lambda user: services.environment_start(actor=user, environment_id=environment_id), _("It is starting."))
+    return act(request, environment_id, lambda user: services.environment_start(actor=user, environment_id=environment_id), _("It is starting."))
 
 
 @require_POST
 @page
 def stop(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    return _act(request, environment_id, lambda user: services.environment_stop(actor=user, environment_id=environment_id), _("It is stopping."))
+    return act(request, environment_id, lambda user: services.environment_stop(actor=user, environment_id=environment_id), _("It is stopping."))
 
 
 @require_POST
 @page
 def retry(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    return _act(request, environment_id, lambda user: services.environment_retry(actor=user, environment_id=environment_id), _("It is tried again."))
+    return act(request, environment_id, lambda user: services.environment_retry(actor=user, environment_id=environment_id), _("It is tried again."))
 
 
 @require_POST
@@ -172,7 +176,7 @@ def scale(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     def verb(user: User) -> object:
         return services.environment_scale(actor=user, environment_id=environment_id, workers=form.cleaned_data["workers"])
 
-    return _act_with(form, request, environment_id, verb, _("The number of workers was changed."))
+    return act_with(form, request, environment_id, verb, _("The number of workers was changed."))
 
 
 @require_POST
@@ -184,7 +188,7 @@ def extend(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     def verb(user: User) -> object:
         return services.environment_extend(actor=user, environment_id=environment_id, expires_in=form.expiry())
 
-    return _act_with(form, request, environment_id, verb, _("Its time was extended."))
+    return act_with(form, request, environment_id, verb, _("Its time was extended."))
 
 
 @require_POST
@@ -195,14 +199,14 @@ def rename(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     def verb(user: User) -> object:
         return services.environment_rename(actor=user, environment_id=environment_id, name=form.cleaned_data["name"])
 
-    return _act_with(form, request, environment_id, verb, _("It was renamed."))
+    return act_with(form, request, environment_id, verb, _("It was renamed."))
 
 
 @require_POST
 @page
 def delete(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     purge_home = request.POST.get("purge") == "on"
-    return _act(
+    return act(
         request,
         environment_id,
         lambda user: services.environment_delete(actor=user, environment_id=environment_id, purge=purge_home),

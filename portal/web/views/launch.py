@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -14,7 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from portal.domain import selectors, services
 from portal.domain.errors import DomainError, NotFound
-from portal.domain.models import Team, Template, User
+from portal.domain.models import Priority, Team, Template, User
 from portal.domain.services.requests import Preview, check_expiry
 
 from .. import present
@@ -104,7 +105,29 @@ def _expiry_of(template: Template) -> tuple[int, timedelta]:
 
 def _form(row: Template, user: User, request: HttpRequest | None = None) -> LaunchForm:
     data = request.POST if request is not None else None
-    return LaunchForm(data, template=row, teams=_teams(user), expiry=_expiry_of(row))
+    teams = _teams(user)
+    return LaunchForm(
+        data,
+        template=row,
+        teams=teams,
+        expiry=_expiry_of(row),
+        priorities=_priorities(user, teams),
+        default_priority=settings.DEFAULT_PRIORITY,
+        own_zone=user.timezone,
+    )
+
+
+def _priorities(user: User, teams: list[Team]) -> list[Priority]:
+    """Classes that the user may use in one of the teams at least; which in the chosen one, the service says."""
+    return [row for row in Priority.objects.all() if any(_may_use(user, team, row.slug) for team in teams)]
+
+
+def _may_use(user: User, team: Team, slug: str) -> bool:
+    try:
+        services.priority_for(actor=user, team=team, slug=slug)
+    except DomainError:
+        return False
+    return True
 
 
 def _request_of(launch_form: LaunchForm, user: User) -> dict[str, Any]:
@@ -118,6 +141,8 @@ def _request_of(launch_form: LaunchForm, user: User) -> dict[str, Any]:
         "team": typed["team"],
         "params": launch_form.params(),
         "expires_in": launch_form.expiry(),
+        "priority": typed.get("priority") or "",
+        "schedule": launch_form.schedule(),
     }
 
 
