@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
+from . import metrics
 from .documents import Doc
 from .kinds import Kinds, Resource
 from .reviews import GROUPS
@@ -77,6 +78,7 @@ def respond(kinds: Kinds, parts: list[str], accept: str, host: str) -> tuple[Any
                 *[f"/apis/{name}" for name in known if name],
                 "/healthz",
                 "/livez",
+                "/metrics",
                 "/openapi/v2",
                 "/openapi/v3",
                 "/readyz",
@@ -91,6 +93,7 @@ def groups(kinds: Kinds) -> list[tuple[str, list[str]]]:
     found = kinds.groups()
     for name in GROUPS:
         found.setdefault(name, ["v1"])
+    found.setdefault(metrics.GROUP, [metrics.VERSION])
     return sorted(found.items(), key=lambda each: (_ORDER.index(each[0]) if each[0] in _ORDER else len(_ORDER), each[0]))
 
 
@@ -139,6 +142,9 @@ def _resources(kinds: Kinds, group: str, version: str) -> Doc:
             listed.append(sub)
     for kind, plural in _REVIEWS.get(group, ()):
         listed.append({"name": plural, "singularName": kind.lower(), "namespaced": False, "kind": kind, "verbs": ["create"]})
+    if group == metrics.GROUP:
+        for plural, kind, namespaced in metrics.RESOURCES:
+            listed.append({"name": plural, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]})
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{group}/{version}" if group else version, "resources": listed}
 
 
@@ -193,4 +199,9 @@ def _aggregated_resources(kinds: Kinds, group: str, version: str) -> list[Doc]:
                 "verbs": ["create"],
             }
         )
+    if group == metrics.GROUP:
+        for plural, kind, namespaced in metrics.RESOURCES:
+            response = {"group": group, "version": version, "kind": kind}
+            scope = "Namespaced" if namespaced else "Cluster"
+            found.append({"resource": plural, "responseKind": response, "scope": scope, "singularResource": "", "verbs": ["get", "list"]})
     return found

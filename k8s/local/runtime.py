@@ -59,5 +59,7 @@ async def start(client: Client, options: Options) -> Runtime:
         runtime.add(name, work)
     runtime.add("network", network.run())
     runtime.add("kubelet", kubelet.run())
+    runtime.add("metrics", kubelet.meter.run())
+    runtime.add("accelerators' metrics", kubelet.gpu_meter.run())
     runtime.add("scheduler", Scheduler(client).run())
     return runtime

@@ -28,6 +28,7 @@ from .errors import unauthorized
 from .files import token, write_kubeconfig
 from .gc import Housekeeper
 from .kinds import Kinds
+from .metrics import Metrics
 from .objects import Objects
 from .options import Options
 from .store import Store
@@ -99,7 +100,7 @@ class Cluster:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[list[BaseRoute]]:
-        """Housekeeping and pods run within; yields the routes of pods' streams."""
+        """Housekeeping and pods run within; yields the routes of pods' streams and of what they use."""
         authority = self.certificates.authority.read_text()
         keeper = Housekeeper(self.client, authority)
         namespaces.seed(self.client, authority)
@@ -122,7 +123,8 @@ class Cluster:
 
     async def _start_runtime(self) -> list[BaseRoute]:
         self.runtime = await runtime.start(self.client, self.options)
-        return streams.routes(self.client, self.runtime.kubelet)
+        kubelet = self.runtime.kubelet
+        return [*streams.routes(self.client, kubelet), *Metrics(self.client, kubelet.meter, kubelet.gpu_meter).routes()]
 
 
 def listen(port: int) -> socket.socket:

@@ -94,8 +94,13 @@ def routes(client: Client, kubelet: Kubelet) -> list[BaseRoute]:
         return StreamingResponse(stream(directory, options), media_type="text/plain")
 
     async def refuse_spdy(request: Request) -> Response:
-        error = bad_request("unable to upgrade: only WebSocket is supported here, not SPDY")
-        return JSONResponse(error.status(), status_code=400)
+        # Clients fall back to this when a WebSocket was refused: the reason is the same then.
+        try:
+            reach(kubelet, find_pod(client, request.path_params["namespace"], request.path_params["name"]))
+            error = bad_request("unable to upgrade: only WebSocket is supported here, not SPDY")
+        except StatusError as why:
+            error = why
+        return JSONResponse(error.status(), status_code=error.code)
 
     async def execute(socket: WebSocket) -> None:
         await _with_process(socket, client, kubelet, _execute)

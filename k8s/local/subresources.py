@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .documents import Doc, at, clone, meta, name_of, namespace_of
+from .documents import Doc, at, clone, meta, name_of, namespace_of, now
 from .errors import StatusError, bad_request, conflict, invalid, invalid_value
 from .kinds import Resource
 from .objects import Objects, Request
@@ -80,31 +80,58 @@ def evict(objects: Objects, namespace: str, name: str, given: Any, request: Requ
     """Deletes a pod unless a PodDisruptionBudget forbids it just now (429)."""
     pods = objects.kinds.named("Pod")
     pod = objects.live(pods, namespace, name)
-    for budget in objects.store.docs("poddisruptionbudgets.policy", namespace):
-        if matches_selector(at(budget, "spec.selector"), meta(pod).get("labels") or {}) and _ready(pod) and _allowed(objects, budget) < 1:
-            cause = {"reason": "DisruptionBudget", "message": f"The disruption budget {name_of(budget)} does not allow evicting this pod now"}
-            raise StatusError(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.", {"causes": [cause]})
     options = (given.get("deleteOptions") or {}) if isinstance(given, dict) else {}
     if options.get("dryRun"):
         request.dry_run = True
+    # What does not run, or goes already, disturbs nobody.
+    if not meta(pod).get("deletionTimestamp") and at(pod, "status.phase") not in {"Pending", "Succeeded", "Failed"}:
+        _ask_budgets(objects, pod)
+        if not request.dry_run:
+            objects.modify(pods, namespace, name, _disrupted)
+    options = {key: value for key, value in options.items() if key != "dryRun"}
     objects.delete(pods, namespace, name, {**options, "propagationPolicy": "Background"}, request)
     return {**_OK, "code": 201}
+
+
+def _ask_budgets(objects: Objects, pod: Doc) -> None:
+    """StatusError: 429 when the pod's budget does not allow an eviction now, 500 when it has more than one."""
+    labels = meta(pod).get("labels") or {}
+    found = [item for item in objects.store.docs("poddisruptionbudgets.policy", namespace_of(pod)) if matches_selector(at(item, "spec.selector"), labels)]
+    if len(found) > 1:
+        raise StatusError(500, "InternalError", "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")
+    for budget in found:
+        healthy, wanted = _health(objects, budget)
+        spare = healthy > wanted if _ready(pod) else healthy >= wanted > 0
+        if not spare and (_ready(pod) or at(budget, "spec.unhealthyPodEvictionPolicy") != "AlwaysAllow"):
+            why = f"The disruption budget {name_of(budget)} needs {wanted} healthy pods and has {healthy} currently"
+            cause = {"reason": "DisruptionBudget", "message": why}
+            raise StatusError(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.", {"causes": [cause]})
+
+
+def _disrupted(pod: Doc) -> None:
+    status = pod.setdefault("status", {})
+    kept = [item for item in status.get("conditions") or [] if item["type"] != "DisruptionTarget"]
+    new = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting", "lastTransitionTime": now()}
+    status["conditions"] = [*kept, new]
 
 
 def _ready(pod: Doc) -> bool:
     return any(each.get("type") == "Ready" and each.get("status") == "True" for each in at(pod, "status.conditions", []))
 
 
-def _allowed(objects: Objects, budget: Doc) -> int:
-    """How many pods of a budget may go now, counted afresh."""
+def _health(objects: Objects, budget: Doc) -> tuple[int, int]:
+    """How many pods of a budget are healthy and how many must be, counted afresh."""
     pods = [each for each in objects.store.docs("pods", namespace_of(budget)) if matches_selector(at(budget, "spec.selector"), meta(each).get("labels") or {})]
     healthy = sum(_ready(each) and not meta(each).get("deletionTimestamp") for each in pods)
-    spec = budget["spec"]
-    if spec.get("minAvailable") is not None:
-        return healthy - _count(spec["minAvailable"], len(pods))
+    live = [each for each in pods if at(each, "status.phase") not in {"Succeeded", "Failed"}]
+    return healthy, desired(budget["spec"], len(live))
+
+
+def desired(spec: Doc, pods: int) -> int:
+    """How many of a budget's pods must stay healthy."""
     if spec.get("maxUnavailable") is not None:
-        return healthy - (len(pods) - _count(spec["maxUnavailable"], len(pods)))
-    return healthy
+        return max(0, pods - _count(spec["maxUnavailable"], pods))
+    return _count(spec.get("minAvailable", 1), pods)
 
 
 def _count(value: Any, of: int) -> int:

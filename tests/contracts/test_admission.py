@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Http, configmap, pod, statefulset, wait_for
+from .conftest import Answer, Http, configmap, pod, statefulset, wait_for
 from .test_objects import space
 
 
@@ -189,6 +189,45 @@ def test_a_pod_is_evicted(http: Http, namespace: str) -> None:
     evict = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "kept", "namespace": namespace}}
     assert http("POST", space(namespace, "pods", "kept") + "/eviction", evict).code == 201
     wait_for(lambda: http("GET", space(namespace, "pods", "kept")).code == 404, "the pod to go")
+
+
+def test_a_budget_forbids_evictions_until_there_are_pods_to_spare(http: Http, namespace: str) -> None:
+    ready = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+    for name in ("a", "b"):
+        body = pod(name)
+        body["metadata"]["labels"] = {"app": "held"}
+        http("POST", space(namespace, "pods"), body)
+        assert http("PATCH", space(namespace, "pods", name) + "/status", ready, kind="application/strategic-merge-patch+json").code == 200
+    budgets = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
+    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "held"},
+              "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "held"}}}}  # fmt: skip
+    assert http("POST", budgets, budget).code == 201
+
+    def allowed() -> int:
+        return int((http("GET", f"{budgets}/held").json.get("status") or {}).get("disruptionsAllowed", -1))
+
+    def evict(name: str) -> Answer:
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+        return http("POST", space(namespace, "pods", name) + "/eviction", body)
+
+    wait_for(lambda: allowed() == 0, "the budget to be counted")
+    refused = evict("a")
+    assert refused.code == 429
+    assert refused.json["details"]["causes"][0]["reason"] == "DisruptionBudget"
+    http("PATCH", f"{budgets}/held", {"spec": {"minAvailable": 1}}, kind="application/merge-patch+json")
+    wait_for(lambda: allowed() == 1, "the budget to allow one")
+    assert evict("a").code == 201
+    wait_for(lambda: http("GET", space(namespace, "pods", "a")).code == 404, "the pod to go")
+    assert evict("b").code == 429
+
+
+def test_pods_bear_a_silent_node_for_a_while_and_say_so(http: Http, namespace: str) -> None:
+    own = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 7}
+    made = http("POST", space(namespace, "pods"), pod("bears", tolerations=[own])).json["spec"]["tolerations"]
+    assert own in made
+    (other,) = [each for each in made if each != own]
+    assert (other["key"], other["effect"], other["operator"]) == ("node.kubernetes.io/not-ready", "NoExecute", "Exists")
+    assert other["tolerationSeconds"] > 0
 
 
 def test_the_words_of_a_forbidden_object_name_it(http: Http, namespace: str) -> None:

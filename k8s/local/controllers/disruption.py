@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from k8s.local.client import Change
 from k8s.local.controllers.base import Controller, Key, ended, is_ready, terminating
-from k8s.local.documents import Doc, at, labels_of, meta, name_of, namespace_of
+from k8s.local.documents import at, labels_of, meta, name_of, namespace_of
 from k8s.local.scheduler import selector_matches
+from k8s.local.subresources import desired
 
 
 class DisruptionBudgets(Controller):
@@ -40,15 +40,3 @@ class DisruptionBudgets(Controller):
             },
         )
         return None
-
-
-def desired(spec: Doc, pods: int) -> int:
-    """How many pods must stay healthy."""
-    if spec.get("maxUnavailable") is not None:
-        return max(0, pods - _number(spec["maxUnavailable"], pods))
-    return _number(spec.get("minAvailable", 1), pods)
-
-
-def _number(value: object, pods: int) -> int:
-    text = str(value)
-    return math.ceil(pods * int(text[:-1]) / 100) if text.endswith("%") else int(text)

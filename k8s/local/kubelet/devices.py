@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,3 +100,44 @@ class Devices:
         self.given.pop(uid, None)
         with contextlib.suppress(OSError):
             (self.pods_dir / uid / "devices.json").unlink(missing_ok=True)
+
+
+class GpuMeter:
+    """How busy each GPU is. NVML tells of the last second at most, so the highest of a minute is kept: work in bursts is work."""
+
+    SECONDS = 5.0
+
+    def __init__(self, devices: Devices) -> None:
+        self.devices = devices
+        self._samples: dict[str, deque[int]] = {gpu.uuid: deque(maxlen=int(60 / self.SECONDS)) for gpu in devices.gpus}
+
+    async def run(self) -> None:
+        """Does nothing on a machine without GPUs."""
+        if not self._samples:
+            return
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            while True:
+                for uuid, percent in (await asyncio.to_thread(_utilization, list(self._samples))).items():
+                    self._samples[uuid].append(percent)
+                await asyncio.sleep(self.SECONDS)
+        finally:
+            pynvml.nvmlShutdown()
+
+    def read(self) -> list[tuple[Gpu, int, str]]:
+        """Every GPU that was measured: itself, percent, and the uid of the pod that has it ("" for none)."""
+        owners = {uuid: uid for uid, uuids in self.devices.given.items() for uuid in uuids}
+        return [(gpu, max(self._samples[gpu.uuid]), owners.get(gpu.uuid, "")) for gpu in self.devices.gpus if self._samples[gpu.uuid]]
+
+
+def _utilization(uuids: list[str]) -> dict[str, int]:
+    """Percent by UUID; a GPU that does not tell (one in MIG mode, for example) is left out. NVML must be initialised."""
+    import pynvml
+
+    found: dict[str, int] = {}
+    for uuid in uuids:
+        with contextlib.suppress(pynvml.NVMLError):
+            found[uuid] = int(pynvml.nvmlDeviceGetUtilizationRates(pynvml.nvmlDeviceGetHandleByUUID(uuid)).gpu)
+    return found

@@ -18,10 +18,11 @@ from k8s.local.documents import Doc, at, meta, name_of, namespace_of
 from k8s.local.errors import StatusError
 from k8s.local.kubelet import process
 from k8s.local.kubelet.cgroups import Cgroups
-from k8s.local.kubelet.devices import Devices, find_gpus
+from k8s.local.kubelet.devices import Devices, GpuMeter, find_gpus
 from k8s.local.kubelet.pod import PodWorker
 from k8s.local.kubelet.process import REBOOTED, Isolation, Process
 from k8s.local.kubelet.status import Container
+from k8s.local.kubelet.usage import Meter
 from k8s.local.nodes import is_lost
 from k8s.local.options import Options
 from k8s.local.runtimes import Images
@@ -50,6 +51,8 @@ class Kubelet:
         self.gpus = find_gpus()
         self.devices = Devices(client, self.gpus, self.pods_dir)
         self.workers: dict[str, PodWorker] = {}
+        self.meter = Meter(self, options.metrics_window)
+        self.gpu_meter = GpuMeter(self.devices)
         hidden = [str(options.state_dir), *filter(None, os.environ.get("ATELIER_CLUSTER_HIDE", "").split(":"))]
         self.masks = [path for path in hidden if not sys.prefix.startswith(path) and not sys.base_prefix.startswith(path)]
         self._background: set[asyncio.Task[Any]] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from k8s.local.controllers.eviction import patience
 from k8s.local.documents import at, meta
 from k8s.local.nodes import LOST
 
-from .conftest import World, pod, processes_with, until
+from .conftest import Server, World, pod, processes_with, until
 
 NODE, OTHER = "sim-gpu-1", "sim-gpu-2"
 TEMPLATE = {"containers": [{"name": "main", "image": "busybox:1", "command": ["sh", "-c", "while :; do sleep 0.1; done"]}], "terminationGracePeriodSeconds": 1}
@@ -190,3 +191,49 @@ def test_patience_is_counted_from_when_the_taint_was_added() -> None:
     assert patience([bounded], [taint], added + 400) == 0.0
     assert patience([bounded, {"operator": "Exists", "tolerationSeconds": 100}], [taint], added) == 100.0
     assert patience([bounded], [taint, {"key": "b", "effect": "NoExecute"}], added) == 0.0
+
+
+@pytest.mark.integration
+def test_kubectl_drains_a_node_within_the_disruption_budget(server: Server) -> None:
+    spec = {**TEMPLATE, "nodeSelector": {"nvidia.com/gpu.present": "true"}}
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": spec}
+    workload = {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": workload}
+    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"}}
+    budget["spec"] = {"minAvailable": 2, "selector": {"matchLabels": {"app": "web"}}}
+    for document in (deployment, budget):
+        assert server.kubectl("apply", "-f", "-", input=json.dumps(document)).returncode == 0
+    assert server.kubectl("rollout", "status", "deployment/web", "--timeout=50s").returncode == 0
+    places = {item.spec.node_name for item in server.core.list_namespaced_pod("default", label_selector="app=web").items}
+    drained = places.pop()
+    refused = server.kubectl("drain", drained, "--timeout=2s")
+    assert refused.returncode != 0
+    assert "disruption budget" in refused.stderr
+    assert server.kubectl("patch", "pdb", "web", "--type=merge", "-p", '{"spec":{"minAvailable":1}}').returncode == 0
+    done = server.kubectl("drain", drained, "--timeout=50s")
+    assert done.returncode == 0, done.stderr
+    assert "SchedulingDisabled" in server.kubectl("get", "node", drained, "--no-headers").stdout
+    assert drained not in {item.spec.node_name for item in server.core.list_namespaced_pod("default", label_selector="app=web").items}
+    assert server.kubectl("rollout", "status", "deployment/web", "--timeout=50s").returncode == 0
+    assert server.kubectl("uncordon", drained).returncode == 0
+
+
+@pytest.mark.integration
+def test_a_node_is_cut_off_by_an_annotation_and_its_pods_cannot_be_reached(tmp_path: Path) -> None:
+    found = Server(tmp_path / "cluster", ATELIER_CLUSTER_NODE_GRACE="1")
+    found.start()
+    try:
+        found.core.create_namespaced_pod("default", on("far", "echo here; sleep 1000", tolerations=FOREVER))
+        found.wait_phase("far", "Running")
+        assert found.kubectl("annotate", "node", NODE, f"{LOST}=true").returncode == 0
+        assert found.kubectl("wait", "node", NODE, "--for=condition=Ready=Unknown", "--timeout=50s").returncode == 0
+        for words in (("logs", "far"), ("exec", "far", "--", "true")):
+            refused = found.kubectl(*words)
+            assert refused.returncode != 0
+            assert "no route to host" in refused.stderr
+        assert found.kubectl("annotate", "node", NODE, f"{LOST}-").returncode == 0
+        assert found.kubectl("wait", "node", NODE, "--for=condition=Ready", "--timeout=50s").returncode == 0
+        assert found.kubectl("wait", "pod", "far", "--for=condition=Ready", "--timeout=50s").returncode == 0
+        assert found.kubectl("logs", "far").stdout == "here\n"
+    finally:
+        found.stop()
