@@ -101,7 +101,7 @@ class Clock(threading.Thread):
         if not Tick.objects.filter(name=name, due_at=at).update(due_at=following):
             return following
         try:
-            app.send_task(period.task, expires=period.expires, ignore_result=True)
+            app.send_task(period.task, task_id=f"{name}@{at.isoformat()}", expires=period.expires, ignore_result=True)
         except Exception as error:  # any fault of the broker
             logger.warning("tick not sent, tried again: task=%s error=%s", period.task, type(error).__name__)
             again = now + timedelta(seconds=min(period.seconds, _RESEND_SECONDS))
