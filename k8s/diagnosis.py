@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,15 +12,19 @@ Object = Mapping[str, Any]
 
 PATIENCE_RESTARTS = 3  # restarts of a container that had been ready before its environment is given up
 _SETTLE_SECONDS = 15.0  # quota of pods that are still ending, a missing StorageClass: may mend themselves within this time
+_UNBOUND_SECONDS = 600.0  # a claim that is to be bound at once; some storage takes minutes
+_STEADY_SECONDS = 600.0  # a container that ran for so long is not looping; the kubelet forgets its back-off then too
 
 _ASK_ADMIN = "Ask an admin to correct the template."
 _ASK_STORAGE = "Ask an admin to check the storage class."
+_ASK_RESTORE = "Ask an admin to restore it; or delete the environment with its volume, and begin anew."
 _READ_LOG = "Read the log of this replica, then retry."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong. `fatal`: waiting will not help. `step`: key of the step it belongs to."""
+    """One thing that is wrong. `fatal`: waiting will not help. `step`: key of the step it belongs to. `taken`: the cluster took the
+    pod away, through no fault of its own; another one may live."""
 
     code: str
     message: str
@@ -28,6 +32,7 @@ class Finding:
     remedy: str = ""
     fatal: bool = False
     restarts: int = 0
+    taken: bool = False
 
     @property
     def text(self) -> str:
@@ -68,11 +73,13 @@ def all_containers(status: Object, test: Callable[[Object], bool]) -> bool:
     return bool(containers) and all(test(container) for container in containers)
 
 
-def pod_finding(pod: Object) -> Finding | None:
-    """The gravest thing wrong with a pod, or None. Pods that are being deleted are no longer judged."""
+def pod_finding(pod: Object, now: datetime | None = None) -> Finding | None:
+    """The gravest thing wrong with a pod, or None. Pods that are being deleted are judged by who deletes them only."""
+    status = pod.get("status", {})
+    if taken := _taken(pod):
+        return taken
     if pod["metadata"].get("deletionTimestamp"):
         return None
-    status = pod.get("status", {})
     containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     found = [finding for container in containers if (finding := _container_finding(pod, container))]
     if found:
@@ -83,17 +90,64 @@ def pod_finding(pod: Object) -> Finding | None:
         return Finding(code=reason, step="start", fatal=True, message=f"{name}: {status.get('message') or reason}.", remedy="Retry.")
     for condition in status.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return _unscheduled(pod, condition)
+            return _unscheduled(pod, condition, now)
     return None
 
 
-def _unscheduled(pod: Object, condition: Object) -> Finding:
+# Why a kubelet or a controller ends a pod that did nothing wrong
+_TAKEN_REASONS = frozenset({"Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "Preempting", "UnexpectedAdmissionError", "NodeAffinity"})
+
+
+def _taken(pod: Object) -> Finding | None:
+    """A pod that the cluster took away: evicted, pushed out, or refused by a node that filled up meanwhile."""
+    status, name = pod.get("status", {}), pod["metadata"]["name"]
+    reason = status.get("reason") or ""
+    if status.get("phase") == "Failed" and (reason in _TAKEN_REASONS or reason.lower().startswith("outof")):
+        said = _shorten(status.get("message", "")) or reason
+    else:
+        target = next((item for item in status.get("conditions", ()) if item["type"] == "DisruptionTarget" and item["status"] == "True"), None)
+        if target is None or not (pod["metadata"].get("deletionTimestamp") or status.get("phase") == "Failed"):
+            return None
+        said = _shorten(target.get("message", "")) or str(target.get("reason", "no reason given"))
+    code = reason if reason in ("NodeLost", "NodeShutdown") else "Evicted"
+    return Finding(code=code, step="pod", taken=True, message=f"The cluster took {name} off its node: {said}.", remedy="It is started again.")
+
+
+def lost_finding(pod: Object, nodes: Collection[str]) -> Finding | None:
+    """A pod on one of `nodes`, which no longer answer."""
+    node = pod["spec"].get("nodeName", "")
+    if node not in nodes or is_ready(pod):
+        return None
+    message = f"{pod['metadata']['name']} was on node {node}, which no longer answers."
+    return Finding(code="NodeLost", step="pod", taken=True, message=message, remedy="It is started again on another node when the cluster gives this one up.")
+
+
+def without_room_since(pod: Object) -> datetime | None:
+    """Since when the scheduler has found no node for a pod; None when it has one, or waits for something other than room."""
+    if pod["metadata"].get("deletionTimestamp") or pod["spec"].get("nodeName"):
+        return None
+    for condition in pod.get("status", {}).get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False" and _unscheduled(pod, condition).code == "Unschedulable":
+            since = condition.get("lastTransitionTime") or pod["metadata"].get("creationTimestamp")
+            return datetime.fromisoformat(since) if since else None
+    return None
+
+
+# What the scheduler says when it is the volume and not the node that is missing
+_VOLUME = re.compile(r"unbound immediate PersistentVolumeClaims|persistentvolumeclaim \S+ (not found|is being deleted|bound to non)", re.IGNORECASE)
+
+
+def _unscheduled(pod: Object, condition: Object, now: datetime | None = None) -> Finding:
     if condition.get("reason") == "SchedulingGated":
         return Finding(code="SchedulingGated", step="queue", message="Waiting for the cluster's queue to admit it.")
+    said = condition.get("message", "").strip()
+    if _VOLUME.search(said):
+        since = condition.get("lastTransitionTime")
+        long = now is not None and since is not None and (now - datetime.fromisoformat(since)).total_seconds() > _UNBOUND_SECONDS
+        return Finding(code="VolumeUnbound", step="volume", fatal=long, message=f"The home volume is not bound: {_shorten(said)}.", remedy=_ASK_STORAGE)
     role = pod["spec"]["containers"][0]
     requests = role.get("resources", {}).get("requests", {})
     wants = ", ".join(f"{amount} {key}" for key, amount in requests.items() if "/" in key)
-    said = condition.get("message", "").strip()
     what = f"No node has {wants} free" if wants and any(key in said for key in requests if "/" in key) else "No node has room now"
     return Finding(
         code="Unschedulable",
@@ -148,7 +202,7 @@ def _ended(pod: Object, where: str, container: str, ended: Object, restarts: int
     final = pod["spec"].get("restartPolicy", "Always") == "Never"
     if exit_code == 0 and reason == "Completed" and final and pod.get("status", {}).get("phase") != "Succeeded":
         return None  # an init container that did its work
-    fatal = final or looping or restarts >= 2 or reason in ("StartError", "ContainerCannotRun")
+    fatal = final or ((looping or restarts >= 2) and not _ran_steadily(ended)) or reason in ("StartError", "ContainerCannotRun")
     times = f" for the {restarts + 1}th time" if restarts >= 3 else {1: " twice", 2: " three times"}.get(restarts, "")
     if looping and not restarts:
         times = ""
@@ -163,6 +217,14 @@ def _ended(pod: Object, where: str, container: str, ended: Object, restarts: int
     signal = f" (signal {exit_code - 128})" if 128 < exit_code < 160 else ""
     message = f"{where}: ended with exit code {exit_code}{signal}{times}.{tail}"
     return Finding(code="ContainerExited", step="start", fatal=fatal, restarts=restarts, message=message, remedy=_READ_LOG)
+
+
+def _ran_steadily(ended: Object) -> bool:
+    """True when a container ran for long before it ended: once in a while is no loop."""
+    started, finished = ended.get("startedAt"), ended.get("finishedAt")
+    return (
+        started is not None and finished is not None and (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds() >= _STEADY_SECONDS
+    )
 
 
 # --- what events tell --------------------------------------------------------
@@ -196,7 +258,11 @@ def create_finding(item: Object, events: Sequence[Object], *, pods: int, now: da
 
 def claim_finding(claim: Object, events: Sequence[Object], *, now: datetime) -> Finding | None:
     """Why a home volume is not bound, from its ProvisioningFailed events."""
-    if claim.get("status", {}).get("phase") == "Bound":
+    phase = claim.get("status", {}).get("phase")
+    if phase == "Lost":
+        said = f"The home volume {claim['metadata']['name']} is lost: the storage behind it is gone from the cluster."
+        return Finding(code="VolumeLost", step="volume", fatal=True, message=said, remedy=_ASK_RESTORE)
+    if phase == "Bound":
         return None
     newest = _newest(events, claim, "ProvisioningFailed")
     if newest is None:

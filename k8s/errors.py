@@ -44,6 +44,10 @@ class Conflict(ClusterError):
     retryable = True
 
 
+class Terminating(Conflict):
+    """The object, or the namespace it is to be made in, is on its way out; it can be made again when that is gone."""
+
+
 class Gone(ClusterError):
     """404."""
 

@@ -51,6 +51,7 @@ class Seen:
     events: Sequence[Object] = ()  # Warnings of the namespace; those about other objects are passed over
     claim: Object | None = None
     server: Server | None = None
+    lost_nodes: frozenset[str] = frozenset()  # nodes of its pods that do not answer, or are gone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,12 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
+    """`without_room`: seconds for which a pod has found no node, the longest of them."""
+
     verdict: Verdict
     snapshot: dict[str, Any]
     findings: tuple[Finding, ...] = field(default=())
+    without_room: float = 0.0
 
 
 STEPS = (
@@ -82,7 +86,7 @@ STEPS = (
 
 
 def observe(spec: EnvironmentSpec, seen: Seen, *, now: datetime, was_ready: bool) -> Observation:
-    """Compare what is there with `spec`. `was_ready`: the environment has been running since it was last started."""
+    """Compare what is there with `spec`. `was_ready`: it was up before: a cluster in this run, a notebook at the last look."""
     findings = _findings(spec, seen, now)
     verdict = _notebook_verdict(seen, findings, was_ready) if spec.kind == "notebook" else _cluster_verdict(spec, seen, findings, was_ready)
     snapshot: dict[str, Any] = {
@@ -93,12 +97,13 @@ def observe(spec: EnvironmentSpec, seen: Seen, *, now: datetime, was_ready: bool
     }
     if spec.kind == "notebook":
         snapshot["hub_url"] = seen.server.url if seen.server and seen.server.ready else ""
-    return Observation(verdict=verdict, snapshot=snapshot, findings=tuple(findings))
+    without = [(now - since).total_seconds() for pod in seen.pods if (since := diagnosis.without_room_since(pod))]
+    return Observation(verdict=verdict, snapshot=snapshot, findings=tuple(findings), without_room=max(without, default=0.0))
 
 
 def _findings(spec: EnvironmentSpec, seen: Seen, now: datetime) -> list[Finding]:
     """Everything that is wrong or worth waiting for, the gravest first."""
-    found = [finding for pod in seen.pods if (finding := diagnosis.pod_finding(pod))]
+    found = [finding for pod in seen.pods if (finding := diagnosis.lost_finding(pod, seen.lost_nodes) or diagnosis.pod_finding(pod, now))]
     own = {item["metadata"]["uid"] for item in (*seen.pods, *seen.sets, *([seen.claim] if seen.claim else []))}
     events = [event for event in seen.events if event.get("involvedObject", {}).get("uid") in own]
     found.extend(f for item in seen.sets if (f := diagnosis.create_finding(item, events, pods=_pods_of_set(item, seen.pods), now=now)))
@@ -149,13 +154,22 @@ def _notebook_verdict(seen: Seen, findings: Sequence[Finding], was_ready: bool) 
         return Verdict(phase=Phase.READY)
     if worst and worst.fatal:
         return Verdict(phase=Phase.FAILED, reason=worst.code, message=worst.text)
-    if not server.active or lost:
+    if not server.active or lost or (ended and not server.pending):
+        if worst and worst.taken:
+            return Verdict(phase=Phase.GONE, reason=worst.code, message=worst.text)
         if server.failure:
-            return Verdict(phase=Phase.FAILED, reason="SpawnFailed", message=f"JupyterHub could not start the server: {server.failure}")
+            return _spawn_failed(server.failure)
         return Verdict(phase=Phase.GONE)
     if worst:
         return Verdict(phase=Phase.PROGRESSING, reason=worst.code, message=worst.text)
     return Verdict(phase=Phase.PROGRESSING, reason="ServerStarting", message="The notebook server is starting.")
+
+
+def _spawn_failed(said: str) -> Verdict:
+    if "exceeded quota" in said:
+        remedy = "Stop something of this team, or ask an admin to raise the quota."
+        return Verdict(phase=Phase.FAILED, reason="ClusterQuota", message=f"The namespace's quota is used up: {said} {remedy}")
+    return Verdict(phase=Phase.FAILED, reason="SpawnFailed", message=f"JupyterHub could not start the server: {said}")
 
 
 # --- replicas and endpoints --------------------------------------------------

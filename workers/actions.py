@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.utils import timezone
 
 from k8s import cluster as api
-from k8s import errors, manifests, names
+from k8s import errors, manifests, names, queues
 from k8s.cluster import Cluster
 from k8s.spec import EnvironmentSpec
 from k8s.status import Seen, Server
 from portal.domain import services
 from portal.domain.lifecycle import State
-from portal.domain.models import Environment
+from portal.domain.models import Environment, Event
 
+from . import queues as handed
 from . import teams
 from .hub import Hub, HubUnreachable
 from .specs import environment_spec
@@ -29,8 +32,10 @@ logger = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
-ARCHIVE_SECONDS = 15.0  # for all logs of an environment together; a lease has to outlast it
+ARCHIVE_SECONDS = 15.0  # for all logs of an environment together
 _SERVER_GONE_SECONDS = 3.0
+_OVERDUE = timedelta(seconds=10)  # after a pod's grace time; a node that lives has reported its end by then
+_SETTLING = timedelta(seconds=30)  # a pod this young is not ready yet for better reasons than a lost node
 _WAITS = frozenset({"Unschedulable", "SchedulingGated"})
 
 
@@ -65,10 +70,11 @@ def selector(environment_id: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What is there, and whether the objects differ from the spec."""
+    """What is there; whether the objects differ from the spec, and which of them (kind and name) are not there at all."""
 
     seen: Seen
     stale: bool
+    missing: tuple[str, ...] = ()
 
 
 def look(context: Context, spec: EnvironmentSpec) -> Look:
@@ -86,8 +92,66 @@ def look(context: Context, spec: EnvironmentSpec) -> Look:
     if not all(_is_ready(pod) for pod in pods) or len(pods) < sum(role.replicas for role in spec.roles):
         # Events have no labels; those of other environments are passed over by their object's uid.
         events = context.cluster.find(api.EVENTS, spec.namespace, fields="type=Warning")
-    seen = Seen(pods=pods, sets=sets, events=events, claim=claim, server=server)
-    return Look(seen=seen, stale=_is_stale(context, spec, parent, sets))
+    lost = lost_nodes(context, [pod for pod in pods if not _is_ready(pod) and (context.environment.started_at or _is_overdue(pod, "creation", _SETTLING))])
+    seen = Seen(pods=pods, sets=sets, events=events, claim=claim, server=server, lost_nodes=lost)
+    there = {item["metadata"]["name"] for item in sets if not item["metadata"].get("deletionTimestamp")}
+    missing = [f"ConfigMap {spec.base_name}"] if parent is None or parent["metadata"].get("deletionTimestamp") else []
+    if not context.is_notebook:
+        missing += [f"StatefulSet {name}" for role in spec.roles if (name := names.role_name(spec.base_name, role.name)) not in there]
+    if spec.home and claim is None:
+        missing.append(f"PersistentVolumeClaim {spec.home.claim}")
+    return Look(seen=seen, stale=bool(missing) or _is_stale(context, spec, parent, sets), missing=tuple(missing))
+
+
+def held_outside(context: Context, seen: Seen) -> bool:
+    """Whether a queue of the cluster still holds the environment's pods back."""
+    system = context.environment.placement.get("queue", "")
+    return system in queues.SYSTEMS and queues.is_held(system, seen.pods, queues.replicas(context.spec))
+
+
+def tell_queue(context: Context, seen: Seen) -> None:
+    """Pass on what the cluster's queue says of one that waits in it."""
+    services.queue_told(context.environment.pk, handed.told(context.cluster, context.spec, [dict(pod) for pod in seen.pods]))
+
+
+def admit(context: Context) -> bool:
+    """Ask the queue, the portal's own or the cluster's, to let the environment go; whether it does."""
+    system = handed.system_of(context.cluster)
+    return services.queue_hand_over(context.environment.pk, system) if system else services.queue_admit(context.environment.pk)
+
+
+def lost_nodes(context: Context, pods: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Nodes of `pods` that are not ready or are gone, by a live look at each."""
+    lost = set()
+    for name in {pod["spec"].get("nodeName", "") for pod in pods} - {""}:
+        node = context.cluster.get(api.NODES, name)
+        if node is None or not _is_ready(node):
+            lost.add(name)
+    return frozenset(lost)
+
+
+def stuck(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Pods that should have been gone for a while: their node did not confirm it."""
+    return [pod for pod in pods if pod["kind"] == "Pod" and _is_overdue(pod, "deletion", _OVERDUE)]
+
+
+def release(context: Context, pods: Iterable[Mapping[str, Any]]) -> int:
+    """Delete at once what a lost node will never confirm, else no other pod may take its name; how many. Of a living node's pods none."""
+    waiting = stuck(pods)
+    lost = lost_nodes(context, waiting)
+    released = 0
+    for pod in waiting:
+        node, name = pod["spec"].get("nodeName", ""), pod["metadata"]["name"]
+        if (not node or node in lost) and context.cluster.delete(pod, grace_seconds=0):
+            released += 1
+            message = f"{name} was on node {node}, which no longer answers. It is given up there." if node else f"{name} ended without a node. It is given up."
+            services.event_record(context.environment.id, "warning", "NodeLost", message, source=f"released:{pod['metadata']['uid']}")
+    return released
+
+
+def _is_overdue(item: Mapping[str, Any], stamp: str, by: timedelta) -> bool:
+    when = item["metadata"].get(f"{stamp}Timestamp")
+    return bool(when) and timezone.now() - datetime.fromisoformat(when) > by
 
 
 def _is_ready(pod: Object) -> bool:
@@ -129,23 +193,57 @@ def make(context: Context) -> None:
 
 
 def _make(context: Context) -> None:
+    if context.is_notebook:
+        _make_notebook(context)
+        return
     environment, cluster = context.environment, context.cluster
-    spec = environment_spec(environment, connect_env=teams.connect_env(environment.owner) if context.is_notebook else None)
+    spec = environment_spec(environment)
     team = teams.team_ensure(cluster, environment.team)
     owner = manifests.owner_reference(cluster.apply(manifests.parent(spec)))
     policies = teams.owner_policy_pending(cluster, team, environment.owner)
-    if context.is_notebook:
+    handed.prepare(cluster, spec)
+    cluster.apply_all([*policies, *manifests.cluster_documents(spec, owner)])
+    teams.remember(cluster, policies)
+
+
+def _make_notebook(context: Context) -> None:
+    """Somebody is waiting at the page, so what does not depend on each other goes side by side."""
+    environment, cluster = context.environment, context.cluster
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub") as pool:
+        user = pool.submit(context.hub.user_ensure, context.owner)
+        spec = environment_spec(environment, connect_env=teams.connect_env(environment.owner))
+        team = teams.team_ensure(cluster, environment.team)
+        policies = teams.owner_policy_pending(cluster, team, environment.owner)
         documents = [*policies, teams.clusters_config(team, environment.owner)]
         if spec.home:
+            _tell_of_lost_home(context, spec)
             documents.append(manifests.home_claim(spec))
-    else:
-        documents = [*policies, *manifests.cluster_documents(spec, owner)]
-    cluster.apply_all(documents)
-    teams.remember(cluster, policies)
-    if context.is_notebook:
-        context.hub.user_ensure(context.owner)
-        order = {"environment": spec.id, "namespace": spec.namespace, "pod": manifests.notebook_pod(spec, owner)}
-        context.hub.server_start(context.owner, spec.base_name, order)
+        handed.prepare(cluster, spec)
+        parent, *_ = cluster.apply_all([manifests.parent(spec), *documents])
+        teams.remember(cluster, policies)
+        user.result()
+    owner = manifests.owner_reference(parent)
+    cluster.apply_all(manifests.queue_documents(spec, owner))
+    order = {"environment": spec.id, "namespace": spec.namespace, "pod": manifests.notebook_pod(spec, owner)}
+    context.hub.server_start(context.owner, spec.base_name, order)
+
+
+def _tell_of_lost_home(context: Context, spec: EnvironmentSpec) -> None:
+    """Say so when a home volume that was in use is not there any more: what is made in its place is empty."""
+    volume = context.environment.volume
+    if volume is None or spec.home is None or not was_made(volume=volume):
+        return
+    if context.cluster.get(api.CLAIMS, spec.home.claim, spec.namespace) is None:
+        message = f"The home volume {spec.home.claim} is gone from the cluster, so a new, empty one is made. Ask an admin whether it can be restored."
+        last = Event.objects.filter(environment=context.environment, kind=Event.Kind.STATE).order_by("-seq").values_list("seq", flat=True).first()
+        services.event_record(context.environment.id, "warning", "HomeLost", message, source=f"home-lost:{last}")
+
+
+def was_made(**of: Any) -> bool:
+    """Whether anything was ever made for an environment (`pk`), or for any with a volume (`volume`): by its history."""
+    made = (State.PROVISIONING, State.RUNNING, State.FAILED, State.STOPPED)
+    match = {f"environment__{key}": value for key, value in of.items()}
+    return Event.objects.filter(kind=Event.Kind.STATE, to_state__in=made, **match).exists()
 
 
 def clean(context: Context) -> bool:
@@ -154,8 +252,12 @@ def clean(context: Context) -> bool:
     spec = context.spec
     parent = next((item for item in objects if item["kind"] == "ConfigMap" and item["metadata"]["name"] == spec.base_name), None)
     keep = {parent["metadata"]["uid"]} if parent and not parent["metadata"].get("deletionTimestamp") else set()
-    old = [item for item in objects if not _belongs(item, keep) or item.get("status", {}).get("phase") in ("Failed", "Succeeded")]
+    ended = [item for item in objects if item["kind"] == "Pod" and item.get("status", {}).get("phase") in ("Failed", "Succeeded")]
+    if context.is_notebook:  # a StatefulSet replaces its own
+        archive(context, ended)
+    old = [item for item in objects if not _belongs(item, keep) or item in ended]
     _remove(context.cluster, old)
+    release(context, old)
     return not old
 
 
@@ -208,6 +310,7 @@ def tear_down(context: Context) -> None:
         except HubUnreachable as error:
             hub_error = error
     _remove(context.cluster, objects)
+    release(context, objects)
     if not context.is_notebook:
         teams.clusters_announce(context.cluster, context.environment.owner)
     if hub_error:
@@ -255,10 +358,13 @@ def _read(cluster: Cluster, pod: Object, container: str, deadline: float) -> tup
     return None
 
 
-def forget_volume(context: Context) -> bool:
-    """Delete the claim of a home volume that is to be purged with its environment. True when it is gone, or stays."""
+def forget_volume(context: Context, *, untouched: bool = False) -> bool:
+    """Delete the claim of a home volume that is to be purged with its environment. True when it is gone, or stays.
+
+    `untouched`: nothing was made of the environment, so there is a claim only if an earlier one had the volume.
+    """
     environment = context.environment
-    if not environment.purge or environment.volume is None:
+    if not environment.purge or environment.volume is None or (untouched and not was_made(volume=environment.volume)):
         return True
     return claim_gone(context.cluster, names.namespace(environment.team.slug), environment.volume.claim)
 

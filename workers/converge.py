@@ -8,10 +8,7 @@ What goes wrong is written on the row, in words, and tried again; only what wait
 from __future__ import annotations
 
 import logging
-import os
-import random
-import secrets
-import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,28 +16,33 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from django.db.models import Max
 from django.utils import timezone
 
 from k8s import cluster as api
-from k8s import errors
+from k8s import errors, queues
 from k8s.cluster import Cluster
 from k8s.status import Observation, Phase, Verdict, observe
 from portal.domain import services
 from portal.domain.lifecycle import Desired, State
 from portal.domain.models import Environment, Event
 
-from . import actions, hub, teams
-from .actions import Context
+from . import actions, hub, lease, teams
+from .actions import Context, Look
 from .hub import Hub, HubError
-from .plan import Facts, Step, needs_phase, needs_rest, plan
+from .lease import Lease, LeaseLost
+from .plan import Facts, Step, needs_past, needs_phase, needs_rest, plan
 from .specs import TemplateError
+from .trouble import LASTING, PASSING, backoff, explain, jittered, note
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 60.0
 ROUNDS = 12  # more moves in a row than any path through the lifecycle has
 NOTEBOOK_RESTARTS = 3  # of a notebook that was lost, within an hour
+ROOM_SECONDS = 60.0  # for which pods may be without a node before a first start gives way; half a gang must not hold chips for longer
 _RESTARTED = "NotebookRestarted"
+_ASKED = ("StartRequested", "RetryRequested")
 
 # Seconds until the next look when nobody reports anything in between. A sweep every SWEEP_SECONDS finds what is due.
 _SOON, _QUEUED, _RUNNING, _REST = 4.0, 15.0, 60.0, 6 * 3600.0
@@ -51,33 +53,46 @@ class Superseded(Exception):
 
 
 def converge(environment_id: UUID | str, *, cluster: Cluster | None = None, hub_client: Hub | None = None) -> bool:
-    """Do what can be done now for an environment. False when another worker is at it, which then looks again by itself."""
-    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    environment = services.lease_take(environment_id, holder, LEASE_SECONDS)
+    """Do what can be done now for an environment. False when another worker is at it, which then looks again by itself, or while it
+    backs off. With the database away nothing is done; the lease runs out, and a sweep finds the row."""
+    try:
+        return _converge(environment_id, cluster, hub_client)
+    except LeaseLost as error:
+        logger.warning("stopped half-way: %s", error)  # whoever has it now begins by looking
+        return True
+    except (OperationalError, InterfaceError) as error:
+        logger.warning("the database does not answer, a sweep finds it again: error=%s", " ".join(str(error).split())[:200])
+        return False
+
+
+def _converge(environment_id: UUID | str, cluster: Cluster | None, hub_client: Hub | None) -> bool:
+    holder, since = lease.new_holder(), time.monotonic()
+    environment = services.lease_take(environment_id, holder, lease.SECONDS)
     if environment is None:
         return False
     context = Context(environment=environment, cluster=cluster or api.connect(settings.KUBECONFIG_PATH), hub=hub_client or hub.connect())
-    wait, failed = _SOON, True
-    try:
-        wait = _rounds(context)
-        failed = False
-    except (errors.ClusterError, HubError, TemplateError) as error:
-        wait = _trouble(context, error)
-    except Exception:
-        logger.exception("converging failed unexpectedly")
-        _note(environment, "InternalError", "Something went wrong inside the portal; it is tried again. If this stays, tell an admin.")
-        wait = _backoff(environment)
-    finally:
-        services.lease_release(environment_id, holder, wait, failed=failed)
+    failed = False
+    with Lease(environment.pk, holder, since) as held:
+        try:
+            wait = _rounds(context, held)
+        except (errors.ClusterError, HubError, TemplateError) as error:
+            wait, failed = _trouble(context, held, error), True
+        except (OperationalError, InterfaceError, LeaseLost):
+            raise
+        except Exception:
+            logger.exception("converging failed unexpectedly")
+            note(environment, "InternalError", "Something went wrong inside the portal; it is tried again. If this stays, tell an admin.")
+            wait, failed = backoff(environment, LASTING), True
+    services.lease_release(environment_id, holder, wait, failed=failed, generation=environment.desired_generation if failed else None)
     return True
 
 
-def _rounds(context: Context) -> float:
+def _rounds(context: Context, held: Lease) -> float:
     """Rounds until there is nothing to do; seconds to wait before the next look."""
     fresh = context.environment.state == State.REQUESTED
     for _ in range(ROUNDS):
         try:
-            wait = _Round(context, fresh).run()
+            wait = _Round(context, held, fresh).run()
         except Superseded:
             wait = None
         if wait is not None:
@@ -97,57 +112,83 @@ class _Round:
     """One look, one plan, its steps."""
 
     context: Context
+    held: Lease
     fresh: bool
     observation: Observation | None = None
+    look: Look | None = None
+    untouched: bool = False
 
     def run(self) -> float | None:
         """None: something was moved, so look again at once. Else seconds to wait."""
         environment = self.context.environment
         desired, state = Desired(environment.desired), State(environment.state)
-        stale = False
-        if needs_phase(desired, state):
-            stale = self._observe()
-        empty = needs_rest(desired, state) and actions.is_empty(self.context)
-        facts = Facts(
-            kind=environment.kind,
-            desired=desired,
-            state=state,
-            phase=self.observation.verdict.phase if self.observation else None,
-            empty=empty,
-            stale=stale,
-            fresh=self.fresh,
-            admitted=environment.admitted_at is not None,
-            restarts_left=self.observation is None or self.observation.verdict.phase is not Phase.GONE or self._restarts_left(),
-        )
-        steps = plan(facts)
+        facts = self._facts(desired, state)
         moved = False
-        for step in steps:
+        for step in plan(facts):
+            self.held.check()
             outcome = _STEPS[step](self)
-            moved = moved or step not in (Step.APPLY, Step.TEAR_DOWN, Step.CLEAN)
+            moved = moved or step in _MOVES
             if outcome is False:
-                return _jittered(_QUEUED) if step is Step.ADMIT else 1.0
+                return jittered(_QUEUED) if step is Step.ADMIT else 1.0
+            if step is Step.PROVISION:
+                return _SOON  # nothing to see yet; the watcher tells of the first pod
         if moved:
             return None
         self._store_observation()
+        if facts.held_outside and self.look is not None:
+            actions.tell_queue(self.context, self.look.seen)
         if state is State.RUNNING and environment.kind == "cluster" and desired is Desired.RUNNING:
             teams.clusters_announce(self.context.cluster, environment.owner)
-        return self._wait(desired, state, empty)
+        return self._wait(facts)
 
-    def _wait(self, desired: Desired, state: State, empty: bool) -> float:
-        if state is State.RUNNING and desired is Desired.RUNNING:
-            degraded = self.observation is not None and self.observation.verdict.phase is not Phase.READY
-            return _jittered(_RUNNING / 4 if degraded else _RUNNING)
-        if state in (State.STOPPED, State.DELETED, State.AWAITING_APPROVAL) or (state is State.FAILED and empty):
-            return _jittered(_REST)
+    def _wait(self, facts: Facts) -> float:
+        if facts.state is State.RUNNING and facts.desired is Desired.RUNNING:
+            degraded = facts.phase is not Phase.READY or facts.stale
+            return jittered(_RUNNING / 4 if degraded else _RUNNING)
+        if facts.held_outside:
+            return jittered(_QUEUED)
+        if facts.state in (State.STOPPED, State.DELETED, State.AWAITING_APPROVAL) or (facts.state is State.FAILED and facts.empty):
+            return jittered(_REST)
         return _SOON
 
     # --- looking ---------------------------------------------------------------
 
-    def _observe(self) -> bool:
+    def _facts(self, desired: Desired, state: State) -> Facts:
+        environment = self.context.environment
+        admitted = environment.admitted_at is not None
+        external = environment.placement.get("queue", "") in queues.SYSTEMS
+        phase, without_room, held_outside = None, 0.0, False
+        if needs_phase(desired, state, waits_outside=admitted and external):
+            look = self._observe()
+            assert self.observation is not None  # noqa: S101 - made by the look
+            phase, without_room = self.observation.verdict.phase, self.observation.without_room
+            held_outside = state is State.QUEUED and actions.held_outside(self.context, look.seen)
+        if needs_past(desired, state):
+            self.untouched = not admitted and not actions.was_made(pk=environment.pk)
+        return Facts(
+            kind=environment.kind,
+            desired=desired,
+            state=state,
+            phase=phase,
+            empty=needs_rest(desired, state) and actions.is_empty(self.context),
+            stale=self.look is not None and self.look.stale,
+            stuck=self.look is not None and bool(actions.stuck(self.look.seen.pods)),
+            fresh=self.fresh,
+            admitted=admitted,
+            external=external,
+            held_outside=held_outside,
+            no_room=environment.started_at is None and without_room >= ROOM_SECONDS,
+            restarts_left=phase is not Phase.GONE or self._restarts_left(),
+            untouched=self.untouched,
+        )
+
+    def _observe(self) -> Look:
         environment, spec = self.context.environment, self.context.spec
-        seen = actions.look(self.context, spec)
-        self.observation = observe(spec, seen.seen, now=timezone.now(), was_ready=environment.state == State.RUNNING)
-        return seen.stale
+        self.look = actions.look(self.context, spec)
+        # A cluster that was up in this run has earned patience; a notebook's server is started anew, so its start counts by itself.
+        was_up = environment.state == State.RUNNING or (environment.kind == "cluster" and environment.started_at is not None)
+        self.observation = observe(spec, self.look.seen, now=timezone.now(), was_ready=was_up)
+        return self.look
 
     def _store_observation(self, *, snapshot: dict[str, Any] | None = None) -> None:
         if self.observation is None:
@@ -158,11 +199,36 @@ class _Round:
             environment.pk, snapshot or self.observation.snapshot, reason=told.reason, message=told.message, generation=environment.desired_generation
         )
 
+    # --- losses ------------------------------------------------------------------
+
+    def _loss(self) -> str:
+        """Names this loss of the notebook: the run that ended, or the pod that was taken during a start. Told and counted once, however
+        often the way back is begun."""
+        environment = self.context.environment
+        ended = [pod for pod in self.look.seen.pods if pod.get("status", {}).get("phase") == "Failed"] if self.look else []
+        if environment.state != State.RUNNING and ended:
+            return f"lost:{ended[0]['metadata']['uid']}"
+        last = Event.objects.filter(environment=environment, kind=Event.Kind.STATE).aggregate(last=Max("seq"))["last"]
+        return f"lost:{last}"
+
+    def _is_loss(self) -> bool:
+        """Whether a server went away, rather than was not started yet."""
+        return self.context.is_notebook and self.observation is not None and bool(self.observation.verdict.reason)
+
+    def _tell_loss(self) -> None:
+        assert self.observation is not None  # noqa: S101 - as above
+        message = f"The notebook was lost and is started again. {self.observation.verdict.message}".strip()
+        services.event_record(self.context.environment.pk, "warning", _RESTARTED, message, source=self._loss())
+
     def _restarts_left(self) -> bool:
-        if self.context.environment.kind != "notebook":
+        """Within the last hour, and since somebody asked for the start: a retry begins with all of them."""
+        if not self._is_loss():
             return True
+        history = Event.objects.filter(environment=self.context.environment)
+        asked = history.filter(kind=Event.Kind.ACTION, code__in=_ASKED).aggregate(last=Max("seq"))["last"] or 0
         since = timezone.now() - timedelta(hours=1)
-        return Event.objects.filter(environment=self.context.environment, code=_RESTARTED, created_at__gte=since).count() < NOTEBOOK_RESTARTS
+        earlier = history.filter(code=_RESTARTED, created_at__gte=since, seq__gt=asked).exclude(source=self._loss())
+        return earlier.count() < NOTEBOOK_RESTARTS
 
     # --- steps -----------------------------------------------------------------
 
@@ -175,13 +241,33 @@ class _Round:
         self._move(State.QUEUED)
 
     def admit(self) -> bool:
-        return services.queue_admit(self.context.environment.pk)
+        return actions.admit(self.context)
 
     def clean(self) -> bool:
         return actions.clean(self.context)
 
     def apply(self) -> None:
+        """Make or mend; what somebody removed behind the portal's back is told."""
+        environment, observation = self.context.environment, self.observation
+        if self.look and self.look.missing and environment.started_at is not None and observation and observation.verdict.phase is not Phase.GONE:
+            message = f"Removed from the cluster, and made again: {', '.join(self.look.missing)}."
+            services.event_record(environment.pk, "warning", "ObjectsMissing", message, source=f"missing:{self._loss()}")
+        if environment.state == State.PROVISIONING and observation and observation.verdict.phase is Phase.GONE and self._is_loss():
+            self._tell_loss()
         actions.make(self.context)
+
+    def release(self) -> None:
+        if self.look is not None:
+            actions.release(self.context, self.look.seen.pods)
+
+    def requeue(self) -> None:
+        """Give up what its pods hold. The row changes last: until then the next look comes back here."""
+        assert self.observation is not None  # noqa: S101 - the plan has this step only after a look
+        environment = self.context.environment
+        actions.tear_down(self.context)
+        self.held.check()
+        if not services.queue_return(environment.pk, self.observation.verdict.message, environment.desired_generation):
+            raise Superseded
 
     def provision(self) -> None:
         self._move(State.PROVISIONING)
@@ -195,7 +281,7 @@ class _Round:
         assert self.observation is not None  # noqa: S101 - the plan has this step only after a look
         verdict, environment = self.observation.verdict, self.context.environment
         if environment.kind == "notebook" and verdict.phase is Phase.GONE:
-            services.event_record(environment.pk, "warning", _RESTARTED, f"The notebook was lost and is started again. {verdict.message}".strip())
+            self._tell_loss()
             actions.archive(self.context, [item for item in actions.left_objects(self.context) if item["kind"] == "Pod"])
         self._store_observation()
         self._move(State.PROVISIONING, verdict.reason, verdict.message)
@@ -223,9 +309,10 @@ class _Round:
         self._move(State.STOPPED)
 
     def end_delete(self) -> bool:
-        if not actions.forget_volume(self.context):
+        if not actions.forget_volume(self.context, untouched=self.untouched):
             return False
-        teams.owner_forget(self.context.cluster, self.context.environment)
+        if not self.untouched:
+            teams.owner_forget(self.context.cluster, self.context.environment)
         services.environment_observe(self.context.environment.pk, _at_rest(self.context.environment.observed))
         self._move(State.DELETED)
         return True
@@ -239,6 +326,8 @@ _STEPS: dict[Step, Callable[[_Round], bool | None]] = {
     Step.PROVISION: _Round.provision,
     Step.RUN: _Round.to_running,
     Step.RELAPSE: _Round.relapse,
+    Step.RELEASE: _Round.release,
+    Step.REQUEUE: _Round.requeue,
     Step.FAIL: _Round.fail,
     Step.BEGIN_STOP: _Round.begin_stop,
     Step.BEGIN_DELETE: _Round.begin_delete,
@@ -246,6 +335,7 @@ _STEPS: dict[Step, Callable[[_Round], bool | None]] = {
     Step.END_STOP: _Round.end_stop,
     Step.END_DELETE: _Round.end_delete,
 }
+_MOVES = frozenset(_STEPS) - {Step.APPLY, Step.TEAR_DOWN, Step.CLEAN, Step.RELEASE}
 
 
 def fail(context: Context, reason: str, message: str, snapshot: dict[str, Any]) -> None:
@@ -269,58 +359,27 @@ def _at_rest(observed: dict[str, Any]) -> dict[str, Any]:
 # --- trouble -------------------------------------------------------------------
 
 
-def _trouble(context: Context, error: errors.ClusterError | HubError | TemplateError) -> float:
-    """Write what went wrong on the row. What waiting cannot mend, while something is being started, is a failure. Seconds to wait."""
+def _trouble(context: Context, held: Lease, error: errors.ClusterError | HubError | TemplateError) -> float:
+    """Write what went wrong on the row. What waiting cannot mend, while something is being started, is a failure. Seconds to wait.
+
+    What is up already is never taken down for an error: a cluster that refuses to be looked at may well be running it.
+    """
     context = _reloaded(context)
     environment = context.environment
     reason, message = explain(error)
     logger.warning("converging met trouble: reason=%s error=%s", reason, error)
-    starting = environment.desired == Desired.RUNNING and environment.state in (State.REQUESTED, State.QUEUED, State.PROVISIONING, State.RUNNING)
-    if starting and not getattr(error, "retryable", False):
+    starting = environment.desired == Desired.RUNNING and environment.state in (State.REQUESTED, State.QUEUED, State.PROVISIONING)
+    passing = getattr(error, "retryable", False)
+    if starting and not passing:
+        held.check()
         try:
             fail(context, reason, message, environment.observed or {"replicas": [], "endpoints": [], "steps": [], "snippet": ""})
         except (errors.ClusterError, HubError, TemplateError, Superseded) as second:
             logger.warning("taking it down met trouble too: error=%s", second)
-            _note(environment, reason, message)
-            return _backoff(environment)
+            note(environment, reason, message)
+            return backoff(environment, LASTING)
         return _SOON
-    _note(environment, reason, message)
-    if isinstance(error, errors.ClusterError) and error.retry_after:
-        return min(error.retry_after, 60.0)
-    return _backoff(environment)
-
-
-def explain(error: Exception) -> tuple[str, str]:
-    """(code, words with what happens next) of an error."""
-    if isinstance(error, errors.Unreachable):
-        return "ClusterUnreachable", "The cluster's API does not answer; it is tried again until it does."
-    if isinstance(error, errors.Foreign):
-        return "NameTaken", f"{error}. Ask an admin to remove it, or request the environment under another name."
-    if isinstance(error, errors.Denied):
-        return "ClusterDenied", f"The cluster refuses it: {error}. Ask an admin; then retry."
-    if isinstance(error, errors.Rejected):
-        return "ClusterRejected", f"The cluster does not accept it: {error}. Ask an admin to correct the template; then retry."
-    if isinstance(error, errors.ClusterError):
-        return "ClusterBusy", f"The cluster cannot do it now: {error}. It is tried again."
-    if isinstance(error, hub.HubUnreachable):
-        return "HubUnreachable", f"{error}. It is tried again until it works."
-    if isinstance(error, HubError):
-        return "HubRefused", f"JupyterHub refuses it: {error}. Ask an admin; then retry."
-    return "TemplateInvalid", f"{error} Ask an admin to correct the template."
-
-
-def _note(environment: Environment, reason: str, message: str) -> None:
-    """Show trouble on the row; in the history only when it begins."""
-    current = Environment.objects.values("observed", "reason").get(pk=environment.pk)
-    if current["reason"] != reason and environment.attempts == 0:
-        services.event_record(environment.pk, "warning", reason, message)
-    services.environment_observe(environment.pk, current["observed"], reason=reason, message=message)
-
-
-def _backoff(environment: Environment) -> float:
-    """1, 2, 4... to 60 seconds, with jitter, by the number of tries that failed."""
-    return _jittered(min(60.0, 2.0 ** min(environment.attempts, 6)))
-
-
-def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.8, 1.2)
+    note(environment, reason, message)
+    wait = backoff(environment, PASSING if passing else LASTING)
+    asked = error.retry_after if isinstance(error, errors.ClusterError) else None
+    return max(wait, min(asked or 0.0, LASTING))

@@ -19,6 +19,8 @@ class Step(StrEnum):
     PROVISION = "provision"  # move to provisioning
     RUN = "run"  # move to running
     RELAPSE = "relapse"  # move from running back to provisioning
+    RELEASE = "release"  # delete at once the pods that a lost node will never confirm
+    REQUEUE = "requeue"  # give its pods up, then move back to queued, not admitted
     FAIL = "fail"  # tear down, then move to failed
     BEGIN_STOP = "begin-stop"  # move to stopping
     BEGIN_DELETE = "begin-delete"  # move to deleting
@@ -31,7 +33,9 @@ class Step(StrEnum):
 class Facts:
     """What the table looks at. `phase` is None where nothing was looked at; `empty`: nothing with its label is left, and no server;
     `stale`: objects differ from the spec; `fresh`: requested just now, so nothing can be there; `restarts_left`: of a lost notebook;
-    `admitted`: the queue lets it go."""
+    `admitted`: the queue lets it go; `external`: a queue of the cluster decides, `held_outside`: and it holds its pods back;
+    `stuck`: pods should have been gone for a while; `no_room`: never up in this run, and pods have been without a node for too long;
+    `untouched`: nothing was ever made of it."""
 
     kind: str
     desired: Desired
@@ -42,6 +46,11 @@ class Facts:
     fresh: bool = False
     restarts_left: bool = True
     admitted: bool = False
+    external: bool = False
+    held_outside: bool = False
+    stuck: bool = False
+    no_room: bool = False
+    untouched: bool = False
 
 
 def plan(facts: Facts) -> tuple[Step, ...]:
@@ -53,9 +62,9 @@ def plan(facts: Facts) -> tuple[Step, ...]:
     return _towards_running(facts)
 
 
-def needs_phase(desired: Desired, state: State) -> bool:
-    """True where the plan depends on how its pods are."""
-    return desired is Desired.RUNNING and state in (State.PROVISIONING, State.RUNNING)
+def needs_phase(desired: Desired, state: State, *, waits_outside: bool = False) -> bool:
+    """True where the plan depends on how its pods are. `waits_outside`: admitted, and a queue of the cluster decides."""
+    return desired is Desired.RUNNING and (state in (State.PROVISIONING, State.RUNNING) or (state is State.QUEUED and waits_outside))
 
 
 def needs_rest(desired: Desired, state: State) -> bool:
@@ -63,18 +72,21 @@ def needs_rest(desired: Desired, state: State) -> bool:
     return state in (State.STOPPING, State.DELETING) or (state is State.FAILED and desired is Desired.RUNNING)
 
 
+def needs_past(desired: Desired, state: State) -> bool:
+    """True where the plan depends on whether anything was ever made."""
+    return desired is not Desired.RUNNING and state in (State.REQUESTED, State.AWAITING_APPROVAL, State.QUEUED)
+
+
 def _towards_running(facts: Facts) -> tuple[Step, ...]:
     match facts.state:
         case State.REQUESTED:
-            return (Step.QUEUE,)
+            return (Step.QUEUE, Step.ADMIT)
         case State.QUEUED:
-            if not facts.admitted:
-                return (Step.ADMIT,)
-            return (Step.APPLY, Step.PROVISION) if facts.fresh else (Step.CLEAN, Step.APPLY, Step.PROVISION)
+            return _while_queued(facts)
         case State.PROVISIONING:
-            return _while_provisioning(facts)
+            return _first_release(facts, _while_provisioning(facts))
         case State.RUNNING:
-            return _while_running(facts)
+            return _first_release(facts, _while_running(facts))
         case State.STOPPING:  # started again meanwhile: first come to rest
             return (Step.END_STOP,) if facts.empty else (Step.TEAR_DOWN,)
         case State.FAILED:
@@ -83,15 +95,35 @@ def _towards_running(facts: Facts) -> tuple[Step, ...]:
             return ()
 
 
+def _first_release(facts: Facts, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Tearing down and cleaning release by themselves."""
+    return (Step.RELEASE, *steps) if facts.stuck and not {Step.FAIL, Step.REQUEUE, Step.CLEAN} & set(steps) else steps
+
+
+def _while_queued(facts: Facts) -> tuple[Step, ...]:
+    if not facts.admitted:
+        return (Step.ADMIT,)
+    if not facts.external:
+        return (Step.APPLY, Step.PROVISION) if facts.fresh else (Step.CLEAN, Step.APPLY, Step.PROVISION)
+    # The cluster's queue looks at pods, so they are made for it to hold back.
+    if facts.phase is Phase.FAILED:
+        return (Step.FAIL,)
+    if facts.phase in (None, Phase.GONE) or facts.stale:
+        return (Step.CLEAN, Step.APPLY) if facts.restarts_left else (Step.FAIL,)
+    return () if facts.held_outside else (Step.PROVISION,)
+
+
 def _while_provisioning(facts: Facts) -> tuple[Step, ...]:
     match facts.phase:
-        case Phase.READY:
+        case Phase.READY | Phase.DEGRADED:  # degraded is what was up before: it can be used again
             return (Step.APPLY, Step.RUN) if facts.stale else (Step.RUN,)
         case Phase.FAILED:
             return (Step.FAIL,)
         case Phase.GONE:
-            return (Step.APPLY,)
+            return (Step.CLEAN, Step.APPLY) if facts.restarts_left else (Step.FAIL,)
         case _:
+            if facts.no_room and not facts.external:
+                return (Step.REQUEUE,)
             return (Step.APPLY,) if facts.stale else ()
 
 
@@ -114,7 +146,7 @@ def _towards_stopped(facts: Facts) -> tuple[Step, ...]:
         case State.STOPPING:
             return (Step.END_STOP,) if facts.empty else (Step.TEAR_DOWN,)
         case _:
-            return (Step.BEGIN_STOP, Step.TEAR_DOWN)
+            return (Step.BEGIN_STOP, Step.END_STOP) if _never_made(facts) else (Step.BEGIN_STOP, Step.TEAR_DOWN)
 
 
 def _towards_deleted(facts: Facts) -> tuple[Step, ...]:
@@ -124,4 +156,8 @@ def _towards_deleted(facts: Facts) -> tuple[Step, ...]:
         case State.DELETING:
             return (Step.END_DELETE,) if facts.empty else (Step.TEAR_DOWN,)
         case _:
-            return (Step.BEGIN_DELETE, Step.TEAR_DOWN)
+            return (Step.BEGIN_DELETE, Step.END_DELETE) if _never_made(facts) else (Step.BEGIN_DELETE, Step.TEAR_DOWN)
+
+
+def _never_made(facts: Facts) -> bool:
+    return facts.untouched and facts.state in (State.REQUESTED, State.AWAITING_APPROVAL, State.QUEUED)

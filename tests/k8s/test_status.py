@@ -290,9 +290,16 @@ def test_a_running_pod_is_not_a_ready_notebook() -> None:
 
 
 def test_a_spawn_that_failed_says_what_the_hub_said() -> None:
-    seen = notebook(server=Server(failure="The cluster refused the pod (403): exceeded quota"))
+    seen = notebook(server=Server(failure="ImagePullBackOff: Back-off pulling image"))
     assert (seen.verdict.phase, seen.verdict.reason) == (Phase.FAILED, "SpawnFailed")
+    assert "Back-off pulling image" in seen.verdict.message
+
+
+def test_a_notebook_that_the_namespaces_quota_refuses_says_what_to_do() -> None:
+    seen = notebook(server=Server(failure="The cluster refused the pod (403): exceeded quota"))
+    assert (seen.verdict.phase, seen.verdict.reason) == (Phase.FAILED, "ClusterQuota")
     assert "exceeded quota" in seen.verdict.message
+    assert "ask an admin to raise the quota" in seen.verdict.message
 
 
 def test_a_notebook_whose_command_ends_at_once_fails_with_its_exit_code() -> None:
