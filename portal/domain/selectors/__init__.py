@@ -1,12 +1,11 @@
 """Every visibility-checked read, and what the workers look for. A room per subject; callers use the names from here."""
 
-from .approvals import approvals_decidable_by, approvals_visible_to, approvers_of
+from .approvals import approvals_decidable_by, approvals_visible_to, approvers_for, approvers_of
 from .capacity import (
     AcceleratorCapacity,
     FlavorCapacity,
     accelerators_with_capacity,
     flavors_with_capacity,
-    need_of,
     starts_now,
     templates_enabled,
     why_never_fits,
@@ -14,16 +13,21 @@ from .capacity import (
 from .due import due, environments_due, environments_expired, volumes_to_purge
 from .environments import archive_read, archives_of, clusters_of, environment_get, environments_visible_to, events_after
 from .notifications import notifications_of
+from .picture import need_of
+from .queue import QueueEntry, queue_needs_a_look, queue_of
 from .teams import leads_of, platform_admins, quota_rows, teams_led_by, volumes_visible_to
+from .timed import environments_with_idle_rule
 from .usage import UsageRow, usage_report, usage_visible_to
 
 __all__ = [
     "AcceleratorCapacity",
     "FlavorCapacity",
+    "QueueEntry",
     "UsageRow",
     "accelerators_with_capacity",
     "approvals_decidable_by",
     "approvals_visible_to",
+    "approvers_for",
     "approvers_of",
     "archive_read",
     "archives_of",
@@ -33,12 +37,15 @@ __all__ = [
     "environments_due",
     "environments_expired",
     "environments_visible_to",
+    "environments_with_idle_rule",
     "events_after",
     "flavors_with_capacity",
     "leads_of",
     "need_of",
     "notifications_of",
     "platform_admins",
+    "queue_needs_a_look",
+    "queue_of",
     "quota_rows",
     "starts_now",
     "teams_led_by",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from django.db.models import Q, QuerySet
 
-from ..models import Approval, User
+from ..models import Approval, Team, User
 from .environments import environments_visible_to
 from .teams import leads_of, platform_admins, teams_led_by
 
@@ -28,7 +30,11 @@ def approvals_decidable_by(user: User) -> QuerySet[Approval]:
 
 def approvers_of(approval: Approval) -> list[User]:
     """Whom to ask: the leads of the team who may answer; platform admins where there is none."""
-    team, own = approval.environment.team, {approval.asked_by_id, approval.environment.owner_id}
+    return approvers_for(approval.environment.team, {approval.asked_by_id, approval.environment.owner_id})
+
+
+def approvers_for(team: Team, own: Collection[int]) -> list[User]:
+    """Whom a question of the people with the keys `own` would go to."""
 
     def may(person: User) -> bool:
         return team.self_approval or person.pk not in own

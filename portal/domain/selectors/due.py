@@ -27,8 +27,9 @@ def environments_due(now: datetime, limit: int) -> list[UUID]:
 
 
 def environments_expired(now: datetime) -> list[UUID]:
-    """Environments that are wanted but past their expiry."""
-    query = Environment.objects.filter(desired=Desired.RUNNING, expires_at__lte=now).exclude(state__in=[State.FAILED, State.DELETED])
+    """Environments that are wanted but past their expiry. What still waits for its start has time: its span begins with it."""
+    waits = [State.REQUESTED, State.AWAITING_APPROVAL, State.QUEUED]
+    query = Environment.objects.filter(desired=Desired.RUNNING, expires_at__lte=now).exclude(state__in=[*waits, State.FAILED, State.DELETED])
     return list(query.values_list("pk", flat=True))
 
 

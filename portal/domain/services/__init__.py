@@ -1,21 +1,26 @@
 """Every write, one function per verb, keyword-only, each a transaction. HTML, API, commands and tasks all call these."""
 
-from .admission import Forecast, forecast, priority_for, queue_admit, queue_pass
+from .admission import Forecast, forecast, priority_for, queue_admit, queue_pass, queue_return
+from .approvals import approval_grant, approval_refuse
 from .environments import (
     environment_delete,
     environment_extend,
+    environment_keep,
     environment_rename,
     environment_retry,
     environment_scale,
+    environment_schedule,
     environment_start,
     environment_stop,
     volume_purge,
 )
+from .expiry import environment_expire
+from .handover import queue_hand_over, queue_told
+from .idleness import activity_record
 from .ledger import QuotaEffect
 from .notifications import notifications_read, notify
 from .observer import (
     archive_store,
-    environment_expire,
     environment_move,
     environment_observe,
     event_record,
@@ -38,6 +43,9 @@ __all__ = [
     "Forecast",
     "Preview",
     "QuotaEffect",
+    "activity_record",
+    "approval_grant",
+    "approval_refuse",
     "archive_store",
     "check_quota",
     "check_team_slug",
@@ -45,6 +53,7 @@ __all__ = [
     "environment_delete",
     "environment_expire",
     "environment_extend",
+    "environment_keep",
     "environment_move",
     "environment_observe",
     "environment_preview",
@@ -52,6 +61,7 @@ __all__ = [
     "environment_request",
     "environment_retry",
     "environment_scale",
+    "environment_schedule",
     "environment_start",
     "environment_stop",
     "environments_claim",
@@ -68,7 +78,10 @@ __all__ = [
     "preferences_set",
     "priority_for",
     "queue_admit",
+    "queue_hand_over",
     "queue_pass",
+    "queue_return",
+    "queue_told",
     "quota_recompute",
     "quota_rows_ensure",
     "quota_set",

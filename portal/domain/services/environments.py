@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -12,14 +14,26 @@ from .. import outbound, selectors
 from ..durations import format_duration
 from ..errors import Conflict, NotFound, ValidationError
 from ..lifecycle import Desired, State
-from ..models import Environment, Membership, User, Volume
-from ..shape import role_shapes
-from . import ledger, usage
+from ..models import Environment, Event, Membership, User, Volume
+from ..shape import RoleShape, role_shapes
+from . import asking, ledger, schedules, usage
 from .amounts import running_amounts
-from .events import lock, move, write
+from .events import append, lock, move, write
 from .requests import check_expiry, check_name, check_params, flavor_shape, scalable_param
 
 _REST = frozenset({State.STOPPED, State.FAILED})
+# What belongs to one run and must not reach into the next.
+_ANEW: dict[str, Any] = {
+    "expiry_warned_at": None,
+    "delete_at": None,
+    "delete_warned_at": None,
+    "activity": {},
+    "idle_since": None,
+    "idle_warned_at": None,
+    "started_at": None,
+    "stopped_at": None,
+    "observed": {},
+}
 
 
 def _locked(actor: User, environment_id: UUID | str) -> Environment:
@@ -40,52 +54,67 @@ def _granted(environment: Environment) -> timedelta | None:
     return None if environment.expires_in is None else timedelta(seconds=environment.expires_in)
 
 
-def _launch(environment: Environment, actor: User, *, code: str, message: str) -> None:
-    """Reserve again and queue. The move is made here, not by the worker, so that no environment is ever queued without its quota."""
+def shapes_of(environment: Environment, workers: int | None = None) -> tuple[RoleShape, ...]:
+    """Its roles as they are asked for now, or with another number of workers."""
+    count = environment.workers if workers is None else workers
+    return role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), count)
+
+
+def check_can_run(environment: Environment) -> None:
+    """Whether a locked environment may be queued, its quota aside. Raises Conflict."""
     if not User.objects.select_for_update(no_key=True).filter(pk=environment.owner_id, is_active=True).exists():
         raise Conflict(f"Its owner {environment.owner.username} is deactivated, so it cannot run.")
     if not Membership.objects.filter(user=environment.owner_id, team=environment.team_id).exists():
         raise Conflict(f"Its owner {environment.owner.username} is no longer in team {environment.team.slug}, so it cannot run there.")
     if environment.volume and environment.volume.purge_requested_at:
         raise Conflict("Its home volume is being purged; delete it and request a new one.")
-    shapes = role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), environment.workers)
-    why = selectors.why_never_fits(shapes)
+    why = selectors.why_never_fits(shapes_of(environment))
     if why:
         raise Conflict(f"It cannot start here: {why}. Request one with another flavor.")
-    held = running_amounts(shapes, _granted(environment))
-    ledger.reserve(environment.team, environment.owner, held)
-    now = timezone.now()
-    expires_at = None if environment.expires_in is None else now + timedelta(seconds=environment.expires_in)
-    write(
-        environment,
-        actor=actor,
-        code=code,
-        message=message,
-        changes={
-            "desired": Desired.RUNNING.value,
-            "reserved": held,
-            "expires_at": expires_at,
-            "expiry_warned_at": None,
-            "started_at": None,
-            "stopped_at": None,
-            "observed": {},
-        },
+
+
+def _beyond(environment: Environment, amounts: Mapping[str, int], granted: timedelta | None) -> tuple[str, ...]:
+    """Why this goes beyond self-service and beyond what was approved before."""
+    return asking.reasons(
+        team=environment.team, template=environment.template, flavor=environment.flavor, amounts=amounts, granted=granted, approved=environment.approved
     )
+
+
+def _launch(environment: Environment, actor: User, *, code: str, message: str) -> None:
+    """Reserve again and queue, or ask for approval. The move is made here, not by the worker, so that no environment is ever queued
+    without its quota."""
+    check_can_run(environment)
+    granted = _granted(environment)
+    held = running_amounts(shapes_of(environment), granted)
+    why = _beyond(environment, held, granted)
+    changes = {**_ANEW, "desired": Desired.RUNNING.value}
+    if why:
+        write(environment, actor=actor, code=code, message=message, changes=changes | {"reserved": {}, "expires_at": None})
+        asking.ask(environment, actor=actor, why=why)
+        return
+    ledger.reserve(environment.team, environment.owner, held)
+    expires_at = None if granted is None else timezone.now() + granted
+    write(environment, actor=actor, code=code, message=message, changes=changes | {"reserved": held, "expires_at": expires_at})
     move(environment, State.QUEUED, actor=actor)
 
 
+def start_locked(environment: Environment, actor: User, *, code: str, message: str) -> None:
+    """Start a locked environment that is stopped. Raises Conflict, QuotaExceeded."""
+    _refuse_gone(environment)
+    if environment.state == State.FAILED:
+        raise Conflict(f"{environment.name} has failed; retry it instead of starting it.")
+    if environment.state != State.STOPPED:
+        stopping = environment.desired == Desired.STOPPED
+        what = "is still being stopped; start it when it has stopped" if stopping else f"is {environment.state} already; there is nothing to start"
+        raise Conflict(f"{environment.name} {what}.")
+    _launch(environment, actor, code=code, message=message)
+
+
 def environment_start(*, actor: User, environment_id: UUID | str) -> Environment:
-    """Bring a stopped environment back. Raises NotFound, Conflict, QuotaExceeded."""
+    """Bring a stopped environment back; what goes beyond self-service waits for approval first. Raises NotFound, Conflict, QuotaExceeded."""
     with transaction.atomic():
         environment = _locked(actor, environment_id)
-        _refuse_gone(environment)
-        if environment.state == State.FAILED:
-            raise Conflict(f"{environment.name} has failed; retry it instead of starting it.")
-        if environment.state != State.STOPPED:
-            stopping = environment.desired == Desired.STOPPED
-            what = "is still being stopped; start it when it has stopped" if stopping else f"is {environment.state} already; there is nothing to start"
-            raise Conflict(f"{environment.name} {what}.")
-        _launch(environment, actor, code="StartRequested", message=f"{actor.username} asked to start it.")
+        start_locked(environment, actor, code="StartRequested", message=f"{actor.username} asked to start it.")
         return environment
 
 
@@ -124,6 +153,7 @@ def environment_delete(*, actor: User, environment_id: UUID | str, purge: bool =
             return environment
         message = f"{actor.username} asked to delete it{' with its home volume' if purge else ''}."
         changes = {"desired": Desired.DELETED.value, "purge": environment.purge or purge, "reason": "", "message": message}
+        changes |= {"delete_at": None, "schedule_next_at": None}
         write(environment, actor=actor, code="DeleteRequested", message=message, changes=changes)
         return environment
 
@@ -171,32 +201,90 @@ def environment_scale(*, actor: User, environment_id: UUID | str, workers: int) 
             raise ValidationError.field("workers", message) from None
         if environment.desired == Desired.STOPPED and environment.state not in _REST:
             raise Conflict(f"{environment.name} is being stopped; scale it when it has stopped.")
+        _refuse_asked(environment)
         if workers == environment.workers:
             return environment
         before = environment.workers
         changes: dict[str, object] = {"workers": workers, "params": params}
         if environment.reserved:
-            shapes = role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), workers)
+            shapes = shapes_of(environment, workers)
+            if workers > before:
+                _refuse_beyond(environment, running_amounts(shapes, _granted(environment)), _granted(environment))
             changes["reserved"] = ledger.rebook(environment, running_amounts(shapes, usage.ahead(environment, timezone.now())))
         write(environment, actor=actor, code="ScaleRequested", message=f"{actor.username} asked for {workers} workers instead of {before}.", changes=changes)
         return environment
 
 
+def _refuse_asked(environment: Environment) -> None:
+    if environment.state == State.AWAITING_APPROVAL and environment.desired == Desired.RUNNING:
+        raise Conflict(f"{environment.name} waits for approval as it was asked for; stop it to ask for something else.")
+
+
+def _refuse_beyond(environment: Environment, amounts: Mapping[str, int], granted: timedelta | None) -> None:
+    """What runs cannot grow beyond self-service and beyond what was approved; asking again is the way."""
+    why = _beyond(environment, amounts, granted)
+    if why:
+        raise Conflict(
+            f"That needs approval. {' '.join(why)} Stop it, ask for this while it is stopped, and start it again: then it is asked.", code="needs_approval"
+        )
+
+
 def environment_extend(*, actor: User, environment_id: UUID | str, expires_in: timedelta) -> Environment:
-    """Let it run `expires_in` longer from now. Raises NotFound, Conflict, ValidationError, QuotaExceeded (the budget of the month)."""
+    """Let it run `expires_in` longer from now; one that is stopped is kept, and has that time when it starts.
+
+    Raises NotFound, Conflict (also: needs approval), ValidationError, QuotaExceeded (the budget of the month).
+    """
     with transaction.atomic():
         environment = _locked(actor, environment_id)
         _refuse_gone(environment)
+        _refuse_asked(environment)
         span = check_expiry(environment.template_spec, expires_in)
-        changes: dict[str, object] = {"expires_in": int(span.total_seconds()), "expiry_warned_at": None}
+        changes: dict[str, object] = {"expires_in": int(span.total_seconds()), "expiry_warned_at": None, "delete_at": None, "delete_warned_at": None}
         if environment.desired == Desired.RUNNING and environment.state != State.FAILED:
             changes["expires_at"] = timezone.now() + span
             if environment.reserved:
-                shapes = role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), environment.workers)
-                changes["reserved"] = ledger.rebook(environment, running_amounts(shapes, span))
+                amounts = running_amounts(shapes_of(environment), span)
+                granted = _granted(environment)
+                if granted is not None and span > granted:
+                    _refuse_beyond(environment, amounts, span)
+                changes["reserved"] = ledger.rebook(environment, amounts)
         elif environment.desired == Desired.STOPPED and environment.state not in _REST:
             raise Conflict(f"{environment.name} is being stopped; start it again to run it longer.")
         write(environment, actor=actor, code="Extended", message=f"{actor.username} extended it to {format_duration(span)} from now.", changes=changes)
+        return environment
+
+
+def _note(environment: Environment, actor: User, code: str, message: str, changes: dict[str, Any]) -> None:
+    """A wish that concerns the portal alone: no worker has to look, nothing that is planned becomes void."""
+    Environment.objects.filter(pk=environment.pk).update(**changes)
+    for field, value in changes.items():
+        setattr(environment, field, value)
+    append(environment, kind=Event.Kind.ACTION, code=code, message=message, actor=actor)
+
+
+def environment_keep(*, actor: User, environment_id: UUID | str) -> Environment:
+    """Keep a stopped environment that would be deleted by itself. Raises NotFound, Conflict."""
+    with transaction.atomic():
+        environment = _locked(actor, environment_id)
+        _refuse_gone(environment)
+        if environment.delete_at is None:
+            raise Conflict(f"{environment.name} is not going to be deleted by itself; there is nothing to keep it from.")
+        _note(environment, actor, "Kept", f"{actor.username} keeps it: it is not deleted by itself.", {"delete_at": None, "delete_warned_at": None})
+        return environment
+
+
+def environment_schedule(*, actor: User, environment_id: UUID | str, schedule: Mapping[str, Any] | None) -> Environment:
+    """Set when it starts and stops by itself; None or empty: never. In the actor's time zone unless it names one.
+    Raises NotFound, Conflict, ValidationError."""
+    wanted = schedules.check_schedule(schedule, actor)
+    with transaction.atomic():
+        environment = _locked(actor, environment_id)
+        _refuse_gone(environment)
+        if environment.schedule == wanted:
+            return environment
+        changes = {"schedule": wanted, "schedule_next_at": schedules.next_time(wanted, timezone.now())}
+        message = f"{actor.username} set its schedule: {schedules.describe(wanted)}." if wanted else f"{actor.username} took its schedule away."
+        _note(environment, actor, "Scheduled" if wanted else "Unscheduled", message, changes)
         return environment
 
 

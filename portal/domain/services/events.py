@@ -10,8 +10,8 @@ from django.db.models import F
 from django.utils import timezone
 
 from .. import outbound
-from ..lifecycle import State, can_move
-from ..models import Environment, Event, User
+from ..lifecycle import Desired, State, can_move
+from ..models import Approval, Environment, Event, User
 from ..quantities import ACCELERATOR_SECONDS
 from . import ledger, usage
 
@@ -65,10 +65,18 @@ def write(environment: Environment, *, actor: User | None, code: str, message: s
     """What a user asked for: the changed fields, a new generation, an event, and a nudge."""
     changes = changes | {"desired_generation": environment.desired_generation + 1, "next_check_at": timezone.now(), "attempts": 0}
     Environment.objects.filter(pk=environment.pk).update(**changes)
+    if environment.state == State.AWAITING_APPROVAL and changes.get("desired", Desired.RUNNING.value) != Desired.RUNNING.value:
+        _withdraw(environment)
     for field, value in changes.items():
         setattr(environment, field, value)
     append(environment, kind=Event.Kind.ACTION, code=code, message=message, actor=actor)
     outbound.nudge(environment.pk)
+
+
+def _withdraw(environment: Environment) -> None:
+    """Nobody has to answer any more whether it may start."""
+    pending = Approval.objects.filter(environment=environment, status=Approval.Status.PENDING)
+    pending.update(status=Approval.Status.WITHDRAWN, decided_at=timezone.now())
 
 
 def move(environment: Environment, to: State, *, reason: str = "", message: str = "", actor: User | None = None, keep_quota: bool = False) -> bool:
@@ -87,6 +95,8 @@ def move(environment: Environment, to: State, *, reason: str = "", message: str 
     releases = to in (State.STOPPED, State.FAILED, State.DELETED) and not keep_quota
     if releases:
         changes |= {"reserved": {}, "stopped_at": now}
+    if to is State.PROVISIONING and environment.started_at is None and environment.expires_in is not None:
+        changes["expires_at"] = now + timedelta(seconds=environment.expires_in)  # what it waited in the queue is not counted
     if to is State.RUNNING:
         changes["attempts"] = 0
         if environment.started_at is None:  # not again when a lost pod came back
@@ -100,6 +110,8 @@ def move(environment: Environment, to: State, *, reason: str = "", message: str 
         changes["queued_at"] = now if to is State.QUEUED else None
     if not Environment.objects.filter(pk=environment.pk, state=origin.value).update(**changes):
         return False
+    if origin is State.AWAITING_APPROVAL:
+        _withdraw(environment)  # one that was answered is not pending any more
     if releases:
         ledger.release_all(environment, usage.end(environment, now))
     elif to is State.PROVISIONING and origin is State.QUEUED:

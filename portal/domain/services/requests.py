@@ -65,6 +65,7 @@ class Preview:
     starts_now: bool | None  # None: no node has been observed yet
     forecast: admission.Forecast | None  # None: nothing is known of the nodes
     approval: tuple[str, ...]  # why somebody has to approve it, a sentence each; empty: nobody has to
+    approvers: tuple[str, ...]  # user names of those who may
     cost_accelerator_hours: float  # weighted, if it runs for the whole of its granted time
 
 
@@ -145,7 +146,8 @@ def _template_for(slug: str) -> Template:
     return template
 
 
-def _flavor_for(slug: str) -> Flavor:
+def flavor_for(slug: str) -> Flavor:
+    """The flavor, if it can be asked for. Raises ValidationError."""
     enabled = Flavor.objects.filter(enabled=True).select_related("accelerator")
     flavor = enabled.filter(slug=str(slug)[:60]).first()
     if flavor is None or (flavor.accelerator and not flavor.accelerator.enabled):
@@ -179,7 +181,7 @@ def prepare(
             return None
 
     good_name, good_team = attempt(check_name, name), attempt(_team_for, actor, team)
-    chosen, shape = attempt(_template_for, template), attempt(_flavor_for, flavor)
+    chosen, shape = attempt(_template_for, template), attempt(flavor_for, flavor)
     good_params = attempt(check_params, chosen.spec, {} if params is None else params) if chosen else None
     expiry = attempt(check_expiry, chosen.spec, expires_in) if chosen else None
     urgency: Any = attempt(lambda: admission.priority_for(actor=actor, team=good_team, slug=priority)) if good_team else None
@@ -259,6 +261,7 @@ def environment_preview(
     refusals = [message for messages in ledger.exceeded(draft.team, actor, quota).errors.values() for message in messages]
     if volume and volume.purge_requested_at:
         refusals.append(f"The home volume of the former {draft.name} is being purged. Try again in a minute, or choose another name.")
+    approval = _reasons(draft, storage)
     return Preview(
         allowed=not refusals,
         refusals=tuple(refusals),
@@ -268,8 +271,11 @@ def environment_preview(
         storage_bytes=storage,
         keeps_volume=volume is not None and draft.home_bytes > 0,
         starts_now=selectors.starts_now(draft.shapes),
-        forecast=admission.forecast(team=draft.team, shapes=draft.shapes, priority_value=draft.priority.value, template_spec=draft.template.spec),
-        approval=_reasons(draft, storage),
+        forecast=admission.forecast(
+            team=draft.team, shapes=draft.shapes, priority_value=draft.priority.value, template_spec=draft.template.spec, expires_in=draft.expires_in
+        ),
+        approval=approval,
+        approvers=tuple(person.username for person in selectors.approvers_for(draft.team, {actor.pk})) if approval else (),
         cost_accelerator_hours=amounts.get("accelerator_seconds", 0) / 3600,
     )
 

@@ -23,6 +23,7 @@ START, STOP = "start", "stop"
 _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 _FIELDS = frozenset({"start", "stop", "days", "timezone"})
 _WORKDAYS = [1, 2, 3, 4, 5]
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _LOOK_DAYS = 10  # more than a week, so that a weekly time is among them whatever the clocks do
 
 
@@ -112,6 +113,12 @@ def last_occurrence(schedule: Mapping[str, Any], until: datetime) -> Occurrence 
     if not schedule:
         return None
     return max(one for one in _occurrences(schedule, until, -_LOOK_DAYS, 1) if one.at <= until)
+
+
+def describe(schedule: Mapping[str, Any]) -> str:
+    """A schedule in few words: `start 09:00, stop 20:00, Mon Tue Wed (Asia/Shanghai)`."""
+    times = [f"{field} {schedule[field]}" for field in (START, STOP) if schedule[field]]
+    return f"{', '.join(times)}, {' '.join(_DAYS[day - 1] for day in schedule['days'])} ({schedule['timezone']})"
 
 
 def next_time(schedule: Mapping[str, Any], after: datetime) -> datetime | None:
