@@ -17,7 +17,7 @@ from typing import Any
 
 from celery.signals import worker_ready, worker_shutting_down
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, connections
 from django.utils import timezone
 
 from portal.celery import app
@@ -71,8 +71,10 @@ class Clock(threading.Thread):
         while not self._ending.is_set():
             try:
                 with _busy:
-                    close_old_connections()
-                    wait = self.turn()
+                    try:
+                        wait = self.turn()
+                    finally:
+                        connections.close_all()  # see _busy
                 self._behind = False
             except Exception as error:  # the database is away; time goes on when it is back
                 if not self._behind:
@@ -116,29 +118,18 @@ class Clock(threading.Thread):
 # --- in a worker -----------------------------------------------------------------
 
 # A worker's main process forks its pool, also later, when a child was lost. A child must not be born while this thread holds a lock of a
-# library, or the child would wait for it for ever.
+# library, or the child would wait for it for ever; nor while it has a connection to the database: SQLite in the child would believe that it
+# holds locks which only the parent has, and with that the file is spoilt when somebody else checkpoints it.
 _busy = threading.Lock()
-_FORK_PATIENCE = 30.0
 
 
-def _before_fork() -> None:
-    global _held
-    _held = _busy.acquire(timeout=_FORK_PATIENCE)
-
-
-def _after_fork() -> None:
-    if _held:
-        _busy.release()
-
-
-_held = False
 _running: Clock | None = None
 
 
 @worker_ready.connect(weak=False)
 def _start_in_worker(**_: Any) -> None:
     global _running
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_busy.acquire, after_in_parent=_busy.release, after_in_child=_busy.release)
     _running = Clock()
     _running.start()
 
