@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from portal.domain import services
-from portal.domain.models import Accelerator, Flavor, Template
+from portal.domain.models import Accelerator, Flavor, Priority, Template
 
 from .validator import faults_of
 
@@ -64,3 +64,15 @@ class AcceleratorAdmin(_Catalogue):
     def save_model(self, request: HttpRequest, obj: Accelerator, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         services.quota_rows_ensure()  # each team may use 0 of a new one until granted more
+
+
+@admin.register(Priority)
+class PriorityAdmin(admin.ModelAdmin):
+    """Which teams may use it is said here only; loading the files again leaves that alone. What waits keeps the value it was asked with."""
+
+    list_display = ["slug", "value", "everyone", "leads_only", "preempts"]
+    list_filter = ["everyone", "leads_only", "preempts"]
+    filter_horizontal = ["teams"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["slug"] if obj else []  # environments name it

@@ -1,7 +1,7 @@
 """Reads the catalogue's YAML files and puts them into the database, all or nothing.
 
-A folder holds `accelerators/`, `flavors/` and `templates/`, one document per file. The files win over what the database has for the
-same slug, but for `enabled`, which belongs to the admin. Rows whose file is gone are left alone: environments may still name them.
+A folder holds `accelerators/`, `flavors/`, `templates/` and `priorities/`, one document per file. The files win over what the database has for the
+same slug, but for `enabled` and the teams of a priority, which belong to the admin. Rows whose file is gone are left alone: environments may still name them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import yaml
 from django.db import transaction
 
 from portal.domain import services
-from portal.domain.models import Accelerator, Flavor, Template
+from portal.domain.models import Accelerator, Flavor, Priority, Template
 from portal.domain.shape import parse_bytes, parse_cpu
 
 from .validator import Fault, Path, faults_of
 
 BUILTIN = FilePath(__file__).parent / "builtin"
-FOLDERS = {"accelerator": "accelerators", "flavor": "flavors", "template": "templates"}
+FOLDERS = {"accelerator": "accelerators", "flavor": "flavors", "template": "templates", "priority": "priorities"}
 
 
 class CatalogueError(Exception):
@@ -123,7 +123,7 @@ def load(folders: Iterable[FilePath] = (BUILTIN,)) -> dict[str, int]:
     documents = read_all(folders)
     counts = dict.fromkeys(FOLDERS, 0)
     with transaction.atomic():
-        for kind, store in (("accelerator", _accelerator), ("flavor", _flavor), ("template", _template)):
+        for kind, store in (("accelerator", _accelerator), ("flavor", _flavor), ("template", _template), ("priority", _priority)):
             for document in documents:
                 if document.kind == kind:
                     store(document.data)
@@ -157,3 +157,10 @@ def _template(data: dict[str, Any]) -> None:
     values = {field: data[field] for field in ("version", "kind", "title")}
     values |= {"description": data.get("description", {}), "icon": data.get("icon", ""), "position": data.get("position", 100), "spec": data}
     Template.objects.update_or_create(slug=data["slug"], defaults=values)
+
+
+def _priority(data: dict[str, Any]) -> None:
+    # Which teams may use one that is not for everyone is the admin's to say.
+    values = {"title": data["title"], "value": data["value"]}
+    values |= {"everyone": data.get("everyone", True), "leads_only": data.get("leads_only", False), "preempts": data.get("preempts", False)}
+    Priority.objects.update_or_create(slug=data["slug"], defaults=values)

@@ -34,8 +34,8 @@ class Fault:
 
 
 def faults_of(kind: str, document: Any, accelerators: Collection[str] = ()) -> list[Fault]:
-    """Every fault of one document. `kind`: "accelerator", "flavor" or "template"; `accelerators`: the slugs a flavor may name."""
-    schema = {"accelerator": schemas.ACCELERATOR, "flavor": schemas.FLAVOR, "template": schemas.TEMPLATE}[kind]
+    """Every fault of one document. `kind`: "accelerator", "flavor", "template" or "priority"; `accelerators`: the slugs a flavor may name."""
+    schema = {"accelerator": schemas.ACCELERATOR, "flavor": schemas.FLAVOR, "template": schemas.TEMPLATE, "priority": schemas.PRIORITY}[kind]
     found = [Fault(tuple(error.absolute_path), _worded(error)) for error in jsonschema.Draft202012Validator(schema).iter_errors(document)]
     if found:
         return found  # the other checks rely on the form
@@ -43,6 +43,7 @@ def faults_of(kind: str, document: Any, accelerators: Collection[str] = ()) -> l
         "accelerator": lambda: _quantities(document, memory=parse_bytes),
         "flavor": lambda: _flavor(document, accelerators),
         "template": lambda: _template(document),
+        "priority": lambda: _priority(document),
     }
     return list(checks[kind]())
 
@@ -97,16 +98,33 @@ def _template(document: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _references(document, names, properties)
 
 
+def _priority(document: Mapping[str, Any]) -> Iterator[Fault]:
+    if len(document["slug"]) > 40:
+        yield Fault(("slug",), "longer than 40 characters")
+
+
+_SPANS: tuple[Path, ...] = (
+    *(("expires_in",), ("max_expires_in",), ("warn_before",), ("delete_after",)),
+    *(("idle", "after"), ("idle", "warn"), ("scheduling", "preempt_grace")),
+)
+
+
 def _spans(document: Mapping[str, Any]) -> Iterator[Fault]:
     spans = {}
-    for field in ("expires_in", "max_expires_in"):
-        if field in document:
+    for path in _SPANS:
+        value: Any = document
+        for part in path:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
             try:
-                spans[field] = parse_duration(document[field])
+                spans[path] = parse_duration(value)
             except ValueError as error:
-                yield Fault((field,), str(error))
-    if len(spans) == 2 and spans["expires_in"] > spans["max_expires_in"]:
-        yield Fault(("expires_in",), "longer than max_expires_in")
+                yield Fault(path, str(error))
+    for shorter, longer in (("expires_in",), ("max_expires_in",)), (("idle", "warn"), ("idle", "after")):
+        if shorter in spans and longer in spans and spans[shorter] > spans[longer]:
+            yield Fault(shorter, f"longer than {'.'.join(map(str, longer))}")
+    if document.get("scheduling", {}).get("preempt_grace") and not document["scheduling"].get("preemptible"):
+        yield Fault(("scheduling", "preempt_grace"), "says nothing without `preemptible: true`")
 
 
 def _params(params: Mapping[str, Any]) -> Iterator[Fault]:

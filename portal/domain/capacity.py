@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
+
+_OWN = "node.kubernetes.io/"  # taints that a node's own state gives and takes: cordoned, not ready, under pressure
+_NO_LIMIT = 1 << 40  # pods, on a node that says nothing of them
 
 
 class NodeLike(Protocol):
@@ -26,6 +30,25 @@ class Need:
     resources: Mapping[str, int]
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
+
+    @cached_property
+    def items(self) -> tuple[tuple[str, int], ...]:
+        """What is taken from a node's room, the pod itself included."""
+        return (*sorted((key, amount) for key, amount in self.resources.items() if amount > 0), ("pods", 1))
+
+    @cached_property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for needs that the same nodes can meet with the same room."""
+        return self.items, tuple(sorted(self.node_selector.items())), tuple(sorted(repr(sorted(each.items())) for each in self.tolerations))
+
+    @cached_property
+    def devices(self) -> frozenset[str]:
+        """Resource keys beyond CPU and memory."""
+        return frozenset(key for key, amount in self.resources.items() if amount > 0 and key not in COMMON)
+
+
+# What every node has; anything else is a device that some nodes are kept for.
+COMMON = frozenset({"cpu", "memory", "pods", "ephemeral-storage", "storage"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +84,7 @@ def tolerates(taint: Mapping[str, Any], tolerations: Iterable[Mapping[str, Any]]
     return False
 
 
-def _eligible(node: NodeLike, need: Need) -> str:
+def eligible(node: NodeLike, need: Need) -> str:
     """Empty when a replica may be placed on the node, else why not."""
     for key, value in need.node_selector.items():
         if node.labels.get(key) != value:
@@ -69,24 +92,35 @@ def _eligible(node: NodeLike, need: Need) -> str:
     for taint in node.taints:
         if taint.get("effect") in ("NoSchedule", "NoExecute") and not tolerates(taint, need.tolerations):
             # A cordoned or not-ready node comes back; it still counts for what can ever fit.
-            if str(taint.get("key", "")).startswith("node.kubernetes.io/"):
+            if str(taint.get("key", "")).startswith(_OWN):
                 continue
             return f"nodes are kept for others by the taint {taint.get('key')}"
     return ""
 
 
-def _blocked_now(node: NodeLike) -> bool:
-    return not node.ready or any(
-        str(taint.get("key", "")).startswith("node.kubernetes.io/") and taint.get("effect") in ("NoSchedule", "NoExecute") for taint in node.taints
-    )
+def blocked_now(node: NodeLike) -> bool:
+    """Whether nothing can be placed on the node at present, though it may come back."""
+    return not node.ready or any(str(taint.get("key", "")).startswith(_OWN) and taint.get("effect") in ("NoSchedule", "NoExecute") for taint in node.taints)
 
 
-def _count(available: Mapping[str, int], need: Need) -> int:
-    """Replicas that fit into `available`."""
-    counts = [max(0, available.get(key, 0)) // amount for key, amount in need.resources.items() if amount > 0]
-    if "pods" in available:
-        counts.append(max(0, available["pods"]))
-    return min(counts, default=0)
+def room_of(node: NodeLike, *, empty: bool = False) -> dict[str, int]:
+    """What is free on the node, or with `empty` would be without any pod; below zero where more is used than there is."""
+    used: Mapping[str, int] = {} if empty else node.used
+    room = {key: value - used.get(key, 0) for key, value in node.allocatable.items()}
+    room.setdefault("pods", _NO_LIMIT)
+    return room
+
+
+def count_in(room: Mapping[str, int], need: Need) -> int:
+    """Replicas that fit into `room`."""
+    count = _NO_LIMIT
+    for key, amount in need.items:
+        fit = room.get(key, 0) // amount
+        if fit < count:
+            if fit <= 0:
+                return 0
+            count = fit
+    return count
 
 
 def capacity_for(nodes: Iterable[NodeLike], need: Need) -> Capacity:
@@ -95,19 +129,19 @@ def capacity_for(nodes: Iterable[NodeLike], need: Need) -> Capacity:
     holding, reasons, best = [], [], dict.fromkeys(need.resources, 0)
     nodes = list(nodes)
     for node in nodes:
-        why = _eligible(node, need)
+        why = eligible(node, need)
         if why:
             reasons.append(why)
             continue
         for key in best:
             best[key] = max(best[key], node.allocatable.get(key, 0))
-        count = _count(node.allocatable, need)
+        count = count_in(room_of(node, empty=True), need)
         if not count:
             continue
         total += count
         holding.append(node)
-        if not _blocked_now(node):
-            free += min(count, _count({key: value - node.used.get(key, 0) for key, value in node.allocatable.items()}, need))
+        if not blocked_now(node):
+            free += count_in(room_of(node), need)
     reason = ""
     if nodes and not total:
         reason = _too_big(best, need) if len(reasons) < len(nodes) else reasons[0]

@@ -64,6 +64,11 @@ def team_sync(team_slug: str) -> None:
     _after_commit("workers.team_sync", team_slug)
 
 
+def queue_run() -> None:
+    """Ask a worker to look at the queue now: there may be room."""
+    _after_commit("workers.queue")
+
+
 def groups_of(environment: Environment) -> tuple[str, str, str]:
     """Channel-layer groups that hear of the environment."""
     return f"environment.{environment.pk}", f"user.{environment.owner_id}", f"team.{environment.team_id}"

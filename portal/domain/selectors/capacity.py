@@ -1,4 +1,4 @@
-"""The catalogue, and what the nodes hold of it."""
+"""The catalogue, and what the nodes hold of it. Room that is promised to admitted environments counts as used."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 
-from ..capacity import Capacity, Need, capacity_for
+from ..capacity import Capacity, capacity_for
 from ..models import Accelerator, Flavor, Node, Quota, Team, Template, User
 from ..quantities import BASE_RESOURCES, accelerator_resource
 from ..shape import RoleShape
+from .picture import need_of, nodes_with_promises
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +42,6 @@ def templates_enabled() -> QuerySet[Template]:
     return Template.objects.filter(enabled=True)
 
 
-def need_of(shape: Flavor | RoleShape, accelerator: Accelerator | None) -> Need:
-    """What one replica asks of a node."""
-    resources = {"cpu": shape.cpu_millis, "memory": shape.memory_bytes}
-    selector, tolerations = dict(settings.NODE_SELECTOR), ()
-    if accelerator is not None and shape.accelerator_count:
-        resources[accelerator.resource_key] = shape.accelerator_count
-        selector |= accelerator.node_selector
-        tolerations = tuple(accelerator.tolerations)
-    return Need(resources=resources, node_selector=selector, tolerations=tolerations)
-
-
 def _headroom(user: User, flavor: Flavor) -> int | None:
     """Replicas of the flavor that the user's quota still allows in his best team; None: no limit."""
     amounts = {"cpu": flavor.cpu_millis, "memory": flavor.memory_bytes}
@@ -71,7 +62,7 @@ def _headroom(user: User, flavor: Flavor) -> int | None:
 
 def flavors_with_capacity(user: User | None = None) -> Sequence[FlavorCapacity]:
     """Enabled flavors with what the nodes hold of each."""
-    nodes, result = list(Node.objects.all()), []
+    nodes, result = nodes_with_promises(timezone.now()), []
     for flavor in Flavor.objects.filter(enabled=True).select_related("accelerator"):
         if flavor.accelerator and not flavor.accelerator.enabled:
             continue
@@ -84,7 +75,7 @@ def flavors_with_capacity(user: User | None = None) -> Sequence[FlavorCapacity]:
 
 def accelerators_with_capacity() -> Sequence[AcceleratorCapacity]:
     """Enabled accelerators with their devices on the nodes their selector names."""
-    nodes, result = list(Node.objects.all()), []
+    nodes, result = nodes_with_promises(timezone.now()), []
     for accelerator in Accelerator.objects.filter(enabled=True):
         selector = dict(settings.NODE_SELECTOR) | accelerator.node_selector
         key = accelerator.resource_key
@@ -111,7 +102,7 @@ def why_never_fits(shapes: Sequence[RoleShape]) -> str:
 
 def starts_now(shapes: Sequence[RoleShape]) -> bool | None:
     """Whether free room on the nodes is enough for each role taken by itself; None when no node is known yet."""
-    nodes = list(Node.objects.all())
+    nodes = nodes_with_promises(timezone.now())
     if not nodes:
         return None
     chips = {a.slug: a for a in Accelerator.objects.filter(slug__in=[s.accelerator for s in shapes if s.accelerator])}

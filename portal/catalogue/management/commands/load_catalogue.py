@@ -5,18 +5,20 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from portal.catalogue.loader import BUILTIN, CatalogueError, load
+from portal.catalogue.loader import BUILTIN, FOLDERS, CatalogueError, load
 
 
 class Command(BaseCommand):
-    help = "Load templates, flavors and accelerators from YAML files into the database. Nothing is changed when any file has a fault."
+    help = "Load templates, flavors, accelerators and priorities from YAML files into the database. Nothing is changed when any file has a fault."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("folders", nargs="*", type=Path, help="Folders with accelerators/, flavors/ and templates/, loaded after the built-in one")
+        parser.add_argument(
+            "folders", nargs="*", type=Path, help="Folders with accelerators/, flavors/, templates/ and priorities/, loaded after the built-in one"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             counts = load([BUILTIN, *options["folders"]])
         except CatalogueError as error:
             raise CommandError("The catalogue was not loaded:\n" + "\n".join(error.faults)) from None
-        self.stdout.write(", ".join(f"{count} {kind}s" for kind, count in counts.items()) + " loaded.")
+        self.stdout.write(", ".join(f"{count} {FOLDERS[kind]}" for kind, count in counts.items()) + " loaded.")
