@@ -1,7 +1,7 @@
 """Is anybody using it? Judges samples of use by the rule of the environment's template. The judge is pure; the verb keeps its findings.
 
-`Environment.activity` is `{"at": time of the last sample, "signs": the sample, "seen": {sign: last measured}, "quiet": {sign: since}}`; times are
-RFC 3339. A sign is quiet while there is no use to be seen: a notebook with no busy kernel is quiet since its last activity, a percentage
+`Environment.activity` is `{"at": time of the last sample, "signs": the sample, "seen": {sign: last measured}, "used": {sign: last busy},
+"quiet": {sign: since}}`; times are RFC 3339. A sign is quiet while there is no use to be seen: a notebook with no busy kernel is quiet since its last activity, a percentage
 that is below the rule's is quiet since the first sample in a row that was.
 """
 
@@ -68,12 +68,14 @@ def _time(value: object) -> datetime | None:
     return found if found is None or timezone.is_aware(found) else None
 
 
-def _last_use(notebook: Mapping[str, Any], now: datetime) -> datetime | None:
-    """When the notebook was last used; `now` with a busy kernel; None: never, as far as is known."""
-    if notebook.get("kernels_busy"):
-        return now
-    last = _time(notebook.get("last"))
-    return min(last, now) if last else None
+def _times(kept: object, started: datetime) -> dict[str, datetime]:
+    """Times that were kept of this run."""
+    items = kept.items() if isinstance(kept, Mapping) else ()
+    return {sign: moment for sign, text in items if (moment := _time(text)) and moment >= started}
+
+
+def _busy(since: Mapping[str, datetime | None]) -> set[str]:
+    return {sign for sign, moment in since.items() if moment is None}
 
 
 def judge(rule: Rule, signs: Mapping[str, Any], before: Mapping[str, Any], *, started: datetime, now: datetime) -> Judgement:
@@ -85,13 +87,13 @@ def judge(rule: Rule, signs: Mapping[str, Any], before: Mapping[str, Any], *, st
     last_sample = _time(before.get("at"))
     # Samples that come late or twice must not make time run backwards.
     follows = last_sample is not None and timedelta(0) <= now - last_sample <= _GAP
-    seen = {sign: moment for sign, text in (before.get("seen") or {}).items() if (moment := _time(text)) and moment >= started}
-    quiet = {sign: moment for sign, text in (before.get("quiet") or {}).items() if (moment := _time(text)) and moment >= started}
+    seen, used, quiet = (_times(before.get(field), started) for field in ("seen", "used", "quiet"))
     since: dict[str, datetime | None] = {}
     notebook = signs.get("notebook")
     if notebook is not None:
-        used = _last_use(notebook, now)
-        since[NOTEBOOK] = None if notebook.get("kernels_busy") else max(used or started, started)
+        # The Hub may know of less than we saw: it hears of activity late, and of a kernel that works in silence not at all.
+        last = min(_time(notebook.get("last")) or started, now)
+        since[NOTEBOOK] = None if notebook.get("kernels_busy") else max(last, used.get(NOTEBOOK, started), started)
     for sign, field, threshold in ((CPU, "cpu_percent", rule.cpu_percent), (ACCELERATOR, "accelerator_percent", rule.accelerator_percent)):
         if signs.get(field) is not None:
             kept = quiet.get(sign) if follows else None
@@ -100,6 +102,7 @@ def judge(rule: Rule, signs: Mapping[str, Any], before: Mapping[str, Any], *, st
         "at": now.isoformat(),
         "signs": {key: signs.get(key) for key in ("notebook", "cpu_percent", "accelerator_percent")},
         "seen": {sign: (now if sign in since else seen[sign]).isoformat() for sign in since.keys() | seen.keys()},
+        "used": {sign: (now if sign in since and since[sign] is None else used[sign]).isoformat() for sign in _busy(since) | used.keys()},
         "quiet": {sign: moment.isoformat() for sign, moment in since.items() if moment is not None},
     }
     if not since or None in since.values():
