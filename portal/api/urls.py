@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from .problems import problem
-from .views import account, catalogue, environments
+from .views import account, catalogue, decisions, environments, queue
 
 app_name = "api"
 
@@ -39,7 +39,17 @@ urlpatterns = [
     path("environments/<uuid:environment_id>/start", environments.Start.as_view(), name="environment-start"),
     path("environments/<uuid:environment_id>/stop", environments.Stop.as_view(), name="environment-stop"),
     path("environments/<uuid:environment_id>/retry", environments.Retry.as_view(), name="environment-retry"),
+    path("environments/<uuid:environment_id>/keep", environments.Keep.as_view(), name="environment-keep"),
     path("environments/<uuid:environment_id>/events", environments.Events.as_view(), name="environment-events"),
+    path("approvals", decisions.Approvals.as_view(), name="approvals"),
+    path("approvals/<int:approval_id>", decisions.ApprovalDetail.as_view(), name="approval"),
+    path("approvals/<int:approval_id>/approve", decisions.Approve.as_view(), name="approval-approve"),
+    path("approvals/<int:approval_id>/refuse", decisions.Refuse.as_view(), name="approval-refuse"),
+    path("queue", queue.Queue.as_view(), name="queue"),
+    path("priorities", queue.Priorities.as_view(), name="priorities"),
+    path("usage", queue.Usage.as_view(), name="usage"),
+    path("notifications", decisions.Notifications.as_view(), name="notifications"),
+    path("notifications/read", decisions.NotificationsRead.as_view(), name="notifications-read"),
     path("quotas", account.Quotas.as_view(), name="quotas"),
     path("volumes", account.Volumes.as_view(), name="volumes"),
     path("volumes/<uuid:volume_id>", account.VolumeDetail.as_view(), name="volume"),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
 from django.utils.dateparse import parse_datetime
 
 from portal.domain import selectors
-from portal.domain.durations import parse_duration
 from portal.domain.lifecycle import Desired, State
 from portal.domain.models import Approval, Environment, User
+from portal.domain.services.idleness import rule_of
 from portal.domain.services.requests import check_expiry
 
 _UP = frozenset({State.QUEUED, State.PROVISIONING, State.RUNNING})
@@ -42,18 +40,17 @@ def notices(environment: Environment) -> Notices:
         expires_at=environment.expires_at if environment.expiry_warned_at else None,
         extend_seconds=int(check_expiry(environment.template_spec, None).total_seconds()),
         idle_since=idle,
-        idle_stop_at=idle + span if idle and (span := idle_after(environment.template_spec)) else None,
+        idle_stop_at=_idle_stop(environment),
         preempt_at=environment.preempt_at,
     )
 
 
-def idle_after(template_spec: Mapping[str, Any]) -> timedelta | None:
-    """How long nothing may happen before it is stopped; None when the template does not stop for that."""
-    rule = template_spec.get("idle") or {}
-    try:
-        return parse_duration(str(rule["after"]))
-    except (KeyError, ValueError):
+def _idle_stop(environment: Environment) -> datetime | None:
+    """When it is stopped if nobody uses it: not before the rule's time, and not sooner after the warning than the rule says."""
+    rule = rule_of(environment.template_spec)
+    if rule is None or environment.idle_since is None or environment.idle_warned_at is None:
         return None
+    return max(environment.idle_since + rule.after, environment.idle_warned_at + rule.warn)
 
 
 @dataclass(frozen=True, kw_only=True)

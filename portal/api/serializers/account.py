@@ -12,6 +12,15 @@ from portal.domain.tokens import SCOPES
 
 from .fields import DurationTextField, StrictCharField, StrictSerializer
 
+UNITS = {
+    "environments": "count",
+    "cpu": "millicores",
+    "memory": "bytes",
+    "storage": "bytes",
+    "accelerators": "thousandths of a device",  # each device by its weight in the catalogue
+    "accelerator_seconds": "seconds",  # of weighted devices, in the month that began on `period`
+}
+
 
 class QuotaSerializer(serializers.ModelSerializer):
     team = serializers.CharField(source="team.slug")
@@ -21,12 +30,12 @@ class QuotaSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Quota
-        fields = ["team", "user", "resource", "unit", "limit", "used", "free"]
-        extra_kwargs = {"limit": {"help_text": "null: unlimited"}}
+        fields = ["team", "user", "resource", "unit", "limit", "used", "free", "period"]
+        extra_kwargs = {"limit": {"help_text": "null: unlimited"}, "period": {"help_text": "First day of the month that `used` is about; null: not by month"}}
 
-    @extend_schema_field({"type": "string", "enum": ["count", "millicores", "bytes", "devices"]})
+    @extend_schema_field({"type": "string", "enum": sorted({"devices", *UNITS.values()})})
     def get_unit(self, row: Quota) -> str:
-        return {"environments": "count", "cpu": "millicores", "memory": "bytes", "storage": "bytes"}.get(row.resource, "devices")
+        return UNITS.get(row.resource, "devices")
 
 
 class MembershipSerializer(serializers.ModelSerializer):
@@ -47,7 +56,17 @@ class MeSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = User
-        fields = ["username", "name", "email", "is_admin", "teams", "quotas", "scopes"]
+        fields = ["username", "name", "email", "is_admin", "language", "timezone", "teams", "quotas", "scopes"]
+
+
+class MeChangeSerializer(StrictSerializer):
+    timezone = StrictCharField(required=False, max_length=64, allow_blank=True, help_text="IANA name such as Asia/Shanghai; empty: the installation's")
+    language = StrictCharField(required=False, max_length=16, allow_blank=True, help_text="en or zh-hans; empty: as the browser says")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not attrs:
+            raise serializers.ValidationError("Give at least one of timezone, language.")
+        return attrs
 
 
 class VolumeSerializer(serializers.ModelSerializer):

@@ -8,10 +8,13 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from portal.domain.models import Environment, Event
+from portal.domain.lifecycle import State
+from portal.domain.models import Approval, Environment, Event
 from portal.domain.quantities import accelerator_of
 
+from .decisions import PendingApprovalSerializer
 from .fields import DurationTextField, StrictCharField, StrictIntegerField, StrictSerializer
+from .queue import QueueSerializer, ScheduleField, ScheduleSerializer, queue_document
 
 
 class StepSerializer(serializers.Serializer):
@@ -43,11 +46,6 @@ class ReplicaSerializer(serializers.Serializer):
     simulated = serializers.BooleanField(required=False)
 
 
-class QueueSerializer(serializers.Serializer):
-    position = serializers.IntegerField(allow_null=True)
-    eta = serializers.DateTimeField(allow_null=True)
-
-
 class HeldSerializer(serializers.Serializer):
     cpu = serializers.FloatField(help_text="CPUs")
     memory_bytes = serializers.IntegerField()
@@ -59,7 +57,9 @@ class EnvironmentSerializer(serializers.ModelSerializer):
     flavor = serializers.CharField(source="flavor.slug")
     team = serializers.CharField(source="team.slug")
     owner = serializers.CharField(source="owner.username")
-    queue = serializers.SerializerMethodField()
+    queue = serializers.SerializerMethodField(help_text="Where it stands while it waits; null otherwise")
+    schedule = serializers.SerializerMethodField(help_text="When it starts and stops by itself; null: never")
+    approval = serializers.SerializerMethodField(help_text="The question that waits for an answer; null: none")
     steps = serializers.SerializerMethodField()
     endpoints = serializers.SerializerMethodField()
     replicas = serializers.SerializerMethodField()
@@ -73,13 +73,26 @@ class EnvironmentSerializer(serializers.ModelSerializer):
         model = Environment
         fields = [
             "id", "name", "kind", "template", "template_version", "flavor", "team", "owner", "params", "workers",
-            "desired", "state", "reason", "message", "queue", "steps", "endpoints", "replicas", "snippet", "url", "resources", "volume",
-            "expires_in", "expires_at", "created_at", "started_at", "stopped_at", "deleted_at", "last_seq",
+            "desired", "state", "reason", "message", "queue", "priority", "approval", "schedule", "schedule_next_at",
+            "steps", "endpoints", "replicas", "snippet", "url", "resources", "volume",
+            "expires_in", "expires_at", "delete_at", "idle_since", "preempt_at", "created_at", "started_at", "stopped_at", "deleted_at", "last_seq",
         ]  # fmt: skip
 
-    @extend_schema_field(QueueSerializer)
-    def get_queue(self, environment: Environment) -> dict[str, Any]:
-        return {"position": None, "eta": None}  # no queue of our own yet: what waits, waits for the cluster's scheduler
+    @extend_schema_field(QueueSerializer(allow_null=True))
+    def get_queue(self, environment: Environment) -> dict[str, Any] | None:
+        waits = environment.state == State.QUEUED and (environment.admitted_at is None or environment.queue)
+        return queue_document(environment.queue) if waits else None
+
+    @extend_schema_field(ScheduleSerializer(allow_null=True))
+    def get_schedule(self, environment: Environment) -> Any:
+        return environment.schedule or None
+
+    @extend_schema_field(PendingApprovalSerializer(allow_null=True))
+    def get_approval(self, environment: Environment) -> Any:
+        if environment.state != State.AWAITING_APPROVAL:
+            return None
+        pending = environment.approvals.filter(status=Approval.Status.PENDING).first()
+        return PendingApprovalSerializer(pending).data if pending else None
 
     @extend_schema_field(StepSerializer(many=True))
     def get_steps(self, environment: Environment) -> Any:
@@ -128,16 +141,19 @@ class EnvironmentRequestSerializer(StrictSerializer):
     team = StrictCharField(max_length=60, required=False, help_text="May be left out by who is in one team only")
     params = serializers.DictField(required=False, help_text="As the template's JSON Schema says")
     expires_in = DurationTextField(required=False, help_text="Running time, such as 8h; the template's default when absent")
+    priority = StrictCharField(required=False, allow_blank=True, max_length=60, help_text="One of GET /priorities; the default when absent")
+    schedule = ScheduleField(required=False, allow_null=True)
 
 
 class EnvironmentChangeSerializer(StrictSerializer):
     workers = StrictIntegerField(required=False, help_text="Scale to this many workers")
     expires_in = DurationTextField(required=False, help_text="Let it run this much longer from now")
     name = StrictCharField(required=False, max_length=1000, trim_whitespace=False, help_text="Rename it; only while it is stopped")
+    schedule = ScheduleField(required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not attrs:
-            raise serializers.ValidationError("Give at least one of workers, expires_in, name.")
+            raise serializers.ValidationError("Give at least one of workers, expires_in, name, schedule.")
         return attrs
 
 
@@ -162,6 +178,19 @@ class RoleShapeSerializer(serializers.Serializer):
         return shape.cpu_millis / 1000
 
 
+class ForecastSerializer(serializers.Serializer):
+    position = serializers.IntegerField(help_text="0: it would start at once")
+    ahead = serializers.IntegerField()
+    message = serializers.CharField(allow_blank=True)
+    earliest = serializers.DateTimeField(allow_null=True, help_text="null: not known")
+    latest = serializers.DateTimeField(allow_null=True, help_text="null: not known")
+
+
+class ApprovalNeedSerializer(serializers.Serializer):
+    why = serializers.ListField(child=serializers.CharField())
+    approvers = serializers.ListField(child=serializers.CharField(), help_text="User names")
+
+
 class PreviewSerializer(serializers.Serializer):
     allowed = serializers.BooleanField(help_text="Whether the quota has room now")
     refusals = serializers.ListField(child=serializers.CharField())
@@ -171,8 +200,15 @@ class PreviewSerializer(serializers.Serializer):
     keeps_volume = serializers.BooleanField(help_text="A home volume kept under this name is taken up again")
     expires_in = DurationTextField()
     starts_now = serializers.BooleanField(allow_null=True, help_text="Whether there is room on the nodes now; null when no node has been seen")
-    queue = serializers.SerializerMethodField()
+    queue = serializers.SerializerMethodField(help_text="Where it would stand; position 0: it would start at once; null: not known")
+    approval = serializers.SerializerMethodField(help_text="Why somebody has to approve it, and who may; null: nobody has to")
+    cost_accelerator_hours = serializers.FloatField(help_text="Weighted, if it runs for the whole of its time")
 
-    @extend_schema_field(QueueSerializer)
-    def get_queue(self, preview: Any) -> dict[str, Any]:
-        return {"position": None, "eta": None}
+    @extend_schema_field(ForecastSerializer(allow_null=True))
+    def get_queue(self, preview: Any) -> Any:
+        seen = preview.forecast
+        return ForecastSerializer(seen).data if seen is not None else None
+
+    @extend_schema_field(ApprovalNeedSerializer(allow_null=True))
+    def get_approval(self, preview: Any) -> Any:
+        return {"why": list(preview.approval), "approvers": list(preview.approvers)} if preview.approval else None

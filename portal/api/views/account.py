@@ -18,7 +18,16 @@ from portal.domain.tokens import expand
 
 from ..idempotency import idempotent
 from ..pagination import Whole
-from ..serializers import MeSerializer, QuotaSerializer, TokenCreateSerializer, TokenMadeSerializer, TokenPageSerializer, TokenSerializer, VolumeSerializer
+from ..serializers import (
+    MeChangeSerializer,
+    MeSerializer,
+    QuotaSerializer,
+    TokenCreateSerializer,
+    TokenMadeSerializer,
+    TokenPageSerializer,
+    TokenSerializer,
+    VolumeSerializer,
+)
 from .base import ApiView, ListView
 
 
@@ -27,6 +36,17 @@ class Me(ApiView):
 
     @extend_schema(responses=MeSerializer)
     def get(self, request: Any) -> Response:
+        return self._me(request)
+
+    @extend_schema(request=MeChangeSerializer, responses=MeSerializer)
+    def patch(self, request: Any) -> Response:
+        """Choose your time zone and language."""
+        form = MeChangeSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        services.preferences_set(actor=request.user, **form.validated_data)
+        return self._me(request)
+
+    def _me(self, request: Any) -> Response:
         user = request.user
         user.effective_quotas = selectors.quota_rows(user).filter(Q(user=None) | Q(user=user), team__memberships__user=user)
         user.scopes = sorted(expand(request.auth.scopes)) if isinstance(request.auth, ApiToken) else None

@@ -95,7 +95,7 @@ class EnvironmentDetail(ApiView):
 
     @extend_schema(request=EnvironmentChangeSerializer)
     def patch(self, request: Any, environment_id: UUID) -> Response:
-        """Scale, extend or rename it; all that is asked or nothing."""
+        """Scale, extend, schedule or rename it; all that is asked or nothing."""
         form = EnvironmentChangeSerializer(data=request.data)
         selectors.environment_get(request.user, environment_id)
         form.is_valid(raise_exception=True)
@@ -105,6 +105,8 @@ class EnvironmentDetail(ApiView):
                 services.environment_rename(actor=request.user, environment_id=environment_id, name=wish["name"])
             if "workers" in wish:
                 services.environment_scale(actor=request.user, environment_id=environment_id, workers=wish["workers"])
+            if "schedule" in wish:
+                services.environment_schedule(actor=request.user, environment_id=environment_id, schedule=wish["schedule"])
             if "expires_in" in wish:
                 services.environment_extend(actor=request.user, environment_id=environment_id, expires_in=wish["expires_in"])
         return Response(EnvironmentSerializer(selectors.environment_get(request.user, environment_id)).data)
@@ -147,6 +149,12 @@ class Retry(_Verb):
     """Try a failed environment again."""
 
     verb = staticmethod(services.environment_retry)
+
+
+class Keep(_Verb):
+    """Keep a stopped environment that would be deleted by itself."""
+
+    verb = staticmethod(services.environment_keep)
 
 
 class Events(ApiView):

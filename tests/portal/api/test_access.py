@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.test import Client
 from django.urls import URLPattern
+from django.utils import timezone
 
 from portal.api import urls
-from portal.domain.models import ApiToken, Environment
+from portal.domain import services
+from portal.domain.models import ApiToken, Approval, Environment, Notification
 from tests.portal.world import World
 
 ID = "{id}"
 ROUTES: list[tuple[str, str, str, Any]] = [  # method, path, scope, body
     ("GET", "/me", "environments:read", None),
+    ("PATCH", "/me", "environments:write", {"timezone": "Asia/Shanghai"}),
     ("GET", "/templates", "environments:read", None),
     ("GET", "/templates/dask", "environments:read", None),
     ("GET", "/flavors", "environments:read", None),
@@ -31,7 +35,17 @@ ROUTES: list[tuple[str, str, str, Any]] = [  # method, path, scope, body
     ("POST", f"/environments/{ID}/start", "environments:write", None),
     ("POST", f"/environments/{ID}/stop", "environments:write", None),
     ("POST", f"/environments/{ID}/retry", "environments:write", None),
+    ("POST", f"/environments/{ID}/keep", "environments:write", None),
     ("GET", f"/environments/{ID}/events", "environments:read", None),
+    ("GET", "/approvals", "environments:read", None),
+    ("GET", "/approvals/{approval}", "environments:read", None),
+    ("POST", "/approvals/{approval}/approve", "environments:write", {}),
+    ("POST", "/approvals/{approval}/refuse", "environments:write", {"note": "no"}),
+    ("GET", "/queue", "environments:read", None),
+    ("GET", "/priorities", "environments:read", None),
+    ("GET", "/usage", "environments:read", None),
+    ("GET", "/notifications", "environments:read", None),
+    ("POST", "/notifications/read", "environments:write", {}),
     ("GET", "/tokens", "tokens", None),
     ("POST", "/tokens", "tokens", {"name": "x", "scopes": ["environments:read"]}),
     ("DELETE", "/tokens/{token}", "tokens", None),
@@ -43,10 +57,12 @@ NAMES = [f"{method} {path}" for method, path, _, _ in ROUTES]
 def address(world: World) -> Any:
     """Fills a route's path with things of Alice's."""
     environment = world.running()
+    approval = Approval.objects.create(environment=environment, asked_by=world.alice, lapses_at=timezone.now() + timedelta(hours=1))
+    services.notify([world.alice], "Note", "for alice of vision", environment, source="test")
 
     def fill(path: str) -> str:
         token = ApiToken.objects.filter(user=world.alice).first()
-        return path.format(id=environment.pk, volume=environment.volume_id, token=token.pk if token else uuid4())
+        return path.format(id=environment.pk, volume=environment.volume_id, approval=approval.pk, token=token.pk if token else uuid4())
 
     return fill
 
@@ -65,7 +81,7 @@ def test_the_table_of_routes_names_every_address_of_the_api() -> None:
     from django.urls import resolve
 
     filler = str(uuid4())
-    tested = {resolve("/api/v1" + path.format(id=filler, volume=filler, token=filler)).url_name for _, path, _, _ in ROUTES}
+    tested = {resolve("/api/v1" + path.format(id=filler, volume=filler, token=filler, approval=1)).url_name for _, path, _, _ in ROUTES}
     assert tested == named
 
 
@@ -88,7 +104,12 @@ def test_a_token_without_the_scope_is_refused(caller: Any, address: Any, method:
 @pytest.mark.parametrize(("method", "path", "scope", "body"), ROUTES, ids=NAMES)
 def test_an_outsider_sees_nothing_of_it_and_changes_nothing(caller: Any, world: World, address: Any, method: str, path: str, scope: str, body: Any) -> None:
     caller("alice")
-    before = Environment.objects.values("desired", "name", "purge", "expires_in").get(), ApiToken.objects.filter(user=world.alice, revoked_at=None).count()
+
+    def present() -> Any:
+        rows = Environment.objects.values("desired", "state", "name", "purge", "expires_in", "delete_at").get(), Approval.objects.values("status", "note").get()
+        return rows, ApiToken.objects.filter(user=world.alice, revoked_at=None).count(), Notification.objects.filter(user=world.alice, read_at=None).count()
+
+    before = present()
     response = caller("charlie")(method, address(path), body)
     if "{" in path:
         assert is_problem(response, 404)
@@ -98,10 +119,9 @@ def test_an_outsider_sees_nothing_of_it_and_changes_nothing(caller: Any, world: 
     else:
         assert response.status_code in (200, 201)
         assert "vision" not in response.content.decode(), "teams of others are not named"
-        if path in ("/environments", "/volumes", "/quotas"):
+        if path in ("/environments", "/volumes", "/quotas", "/approvals", "/queue", "/usage") or (method, path) == ("GET", "/notifications"):
             assert response.json()["results"] == []
-    after = Environment.objects.values("desired", "name", "purge", "expires_in").get(), ApiToken.objects.filter(user=world.alice, revoked_at=None).count()
-    assert after == before
+    assert present() == before
 
 
 def test_a_browser_session_may_do_all_but_not_without_the_csrf_token(world: World) -> None:
