@@ -40,6 +40,7 @@ urlpatterns = [
     path("environments/<uuid:environment_id>/stop", environments.Stop.as_view(), name="environment-stop"),
     path("environments/<uuid:environment_id>/retry", environments.Retry.as_view(), name="environment-retry"),
     path("environments/<uuid:environment_id>/keep", environments.Keep.as_view(), name="environment-keep"),
+    path("environments/<uuid:environment_id>/in-use", environments.InUse.as_view(), name="environment-in-use"),
     path("environments/<uuid:environment_id>/events", environments.Events.as_view(), name="environment-events"),
     path("approvals", decisions.Approvals.as_view(), name="approvals"),
     path("approvals/<int:approval_id>", decisions.ApprovalDetail.as_view(), name="approval"),

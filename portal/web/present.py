@@ -70,6 +70,20 @@ APPROVALS: dict[str, tuple[Text, str]] = {
 
 NOTIFICATION_ICONS = {
     "ApprovalAsked": "checkbox",
+    "Approved": "circle-check",
+    "Refused": "circle-x",
+    "ApprovalLapsed": "hourglass",
+    "ExpirySoon": "clock",
+    "Expired": "clock",
+    "IdleSoon": "zzz",
+    "Idle": "zzz",
+    "DeletionSoon": "trash",
+    "StoppedTooLong": "trash",
+    "PreemptionSoon": "bolt",
+    "PreemptionOff": "circle-check",
+    "ScheduleRefused": "calendar-time",
+    "Preempted": "bolt",
+    "Schedule": "calendar-time",
 }
 
 DAYS: tuple[Text, ...] = (
@@ -109,6 +123,11 @@ REMEDIES: dict[str, Text] = {
     "FailedScheduling": gettext_lazy("No node has room for it now. It starts when one gets free; or delete it and choose a smaller flavor."),
     "Unschedulable": gettext_lazy("No node has room for it now. It starts when one gets free; or delete it and choose a smaller flavor."),
     "Expired": gettext_lazy("Its time was up. Start it again to go on; files in the home volume are kept."),
+    "Idle": gettext_lazy("Nobody used it. Start it again to go on; files in the home volume are kept."),
+    "Preempted": gettext_lazy("One of higher priority needed its room. Start it again: it waits in the queue; files in the home volume are kept."),
+    "Schedule": gettext_lazy("Its schedule stopped it. Start it again to go on, or change the schedule."),
+    "Refused": gettext_lazy("Ask for something else, or retry it to ask again."),
+    "ApprovalLapsed": gettext_lazy("Retry it to ask again."),
     "QuotaExceeded": gettext_lazy("Free something you no longer need, or ask who can change the limit."),
     "HubUnavailable": gettext_lazy("JupyterHub does not answer. It goes on by itself when the Hub is back."),
     "ClusterUnavailable": gettext_lazy("The cluster does not answer. It goes on by itself when the cluster is back."),

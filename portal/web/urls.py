@@ -17,6 +17,7 @@ urlpatterns = [
     path("environments/<uuid:environment_id>/rename", environments.rename, name="environment_rename"),
     path("environments/<uuid:environment_id>/delete", environments.delete, name="environment_delete"),
     path("environments/<uuid:environment_id>/keep", environment_time.keep, name="environment_keep"),
+    path("environments/<uuid:environment_id>/in-use", environment_time.in_use, name="environment_in_use"),
     path("environments/<uuid:environment_id>/schedule", environment_time.schedule, name="environment_schedule"),
     path("volumes/<uuid:volume_id>/purge", environments.purge, name="volume_purge"),
     path("launch/", launch.choose, name="launch"),

@@ -157,6 +157,12 @@ class Keep(_Verb):
     verb = staticmethod(services.environment_keep)
 
 
+class InUse(_Verb):
+    """Say that it is in use although nothing shows it: the time without use begins anew."""
+
+    verb = staticmethod(services.environment_in_use)
+
+
 class Events(ApiView):
     @extend_schema(
         operation_id="environments_events_list",

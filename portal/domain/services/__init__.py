@@ -16,7 +16,7 @@ from .environments import (
 )
 from .expiry import environment_expire
 from .handover import queue_hand_over, queue_told
-from .idleness import activity_record
+from .idleness import activity_record, environment_in_use
 from .ledger import QuotaEffect
 from .notifications import notifications_read, notify
 from .observer import (
@@ -53,6 +53,7 @@ __all__ = [
     "environment_delete",
     "environment_expire",
     "environment_extend",
+    "environment_in_use",
     "environment_keep",
     "environment_move",
     "environment_observe",

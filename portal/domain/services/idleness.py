@@ -1,8 +1,8 @@
 """Is anybody using it? Judges samples of use by the rule of the environment's template. The judge is pure; the verb keeps its findings.
 
 `Environment.activity` is `{"at": time of the last sample, "signs": the sample, "seen": {sign: last measured}, "used": {sign: last busy},
-"quiet": {sign: since}}`; times are RFC 3339. A sign is quiet while there is no use to be seen: a notebook with no busy kernel is quiet since its last activity, a percentage
-that is below the rule's is quiet since the first sample in a row that was.
+"quiet": {sign: since}}`; times are RFC 3339. A sign is quiet while there is no use to be seen: a notebook with no busy kernel is quiet since
+its last activity, a percentage that is below the rule's is quiet since the first sample in a row that was.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from .. import outbound
+from .. import outbound, selectors
 from ..durations import parse_duration
+from ..errors import Conflict, NotFound
 from ..lifecycle import Desired, State
-from ..models import Environment, Event
+from ..models import Environment, Event, User
 from .events import append, lock
 from .expiry import in_words, stop_by_itself, told
 from .schedules import local_time
 
 NOTEBOOK, CPU, ACCELERATOR = "notebook", "cpu", "accelerator"
+PERSON = "person"  # somebody said so; never measured, so only ever among what was used
 _WARN = timedelta(minutes=10)
 _PERCENT = 5.0
 _GAP = timedelta(minutes=5)  # without a sample for longer than this, nothing is known of the time between
@@ -108,7 +110,8 @@ def judge(rule: Rule, signs: Mapping[str, Any], before: Mapping[str, Any], *, st
     if not since or None in since.values():
         return Judgement(since=None, kept=kept_signs)
     unknown = [moment for sign, moment in seen.items() if sign not in since]
-    return Judgement(since=max([started, *unknown, *(moment for moment in since.values() if moment is not None)]), kept=kept_signs)
+    quiet_since = [moment for moment in since.values() if moment is not None]
+    return Judgement(since=max([started, used.get(PERSON, started), *unknown, *quiet_since]), kept=kept_signs)
 
 
 def quiet_signs(signs: Mapping[str, Any]) -> str:
@@ -136,6 +139,24 @@ def activity_record(environment_id: UUID | str, signs: Mapping[str, Any], now: d
         moment = now or timezone.now()
         found = judge(rule, signs, environment.activity, started=environment.started_at, now=moment)
         return _act(environment, rule, found, moment)
+
+
+def environment_in_use(*, actor: User, environment_id: UUID | str) -> Environment:
+    """Somebody says that he uses it: the time without use begins anew. Raises NotFound, Conflict."""
+    with transaction.atomic():
+        selectors.environment_get(actor, environment_id)
+        environment = lock(environment_id)
+        if environment is None:
+            raise NotFound("There is no such environment.")
+        if environment.desired != Desired.RUNNING or environment.state != State.RUNNING:
+            raise Conflict(f"{environment.name} does not run, so it is not idle either.")
+        used = {**environment.activity.get("used", {}), PERSON: timezone.now().isoformat()}
+        changes: dict[str, Any] = {"activity": environment.activity | {"used": used}, "idle_since": None, "idle_warned_at": None}
+        Environment.objects.filter(pk=environment.pk).update(**changes)
+        for field, value in changes.items():
+            setattr(environment, field, value)
+        append(environment, kind=Event.Kind.ACTION, code="InUse", message=f"{actor.username} says that it is in use.", actor=actor)
+        return environment
 
 
 def _act(environment: Environment, rule: Rule, found: Judgement, now: datetime) -> str:

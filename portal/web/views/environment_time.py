@@ -19,9 +19,16 @@ from .environments import act, act_with
 @require_POST
 @page
 def keep(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """It is not deleted by itself; or, while it runs, somebody says that it is in use."""
-    said = _("It is in use: it goes on.") if request.POST.get("in_use") else _("It is kept.")
-    return act(request, environment_id, lambda user: services.environment_keep(actor=user, environment_id=environment_id), said)
+    """It is not deleted by itself."""
+    return act(request, environment_id, lambda user: services.environment_keep(actor=user, environment_id=environment_id), _("It is kept."))
+
+
+@require_POST
+@page
+def in_use(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """Somebody says that it is in use, though nothing shows it."""
+    said = _("It goes on: the time without use begins anew.")
+    return act(request, environment_id, lambda user: services.environment_in_use(actor=user, environment_id=environment_id), said)
 
 
 @require_POST

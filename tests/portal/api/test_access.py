@@ -36,6 +36,7 @@ ROUTES: list[tuple[str, str, str, Any]] = [  # method, path, scope, body
     ("POST", f"/environments/{ID}/stop", "environments:write", None),
     ("POST", f"/environments/{ID}/retry", "environments:write", None),
     ("POST", f"/environments/{ID}/keep", "environments:write", None),
+    ("POST", f"/environments/{ID}/in-use", "environments:write", None),
     ("GET", f"/environments/{ID}/events", "environments:read", None),
     ("GET", "/approvals", "environments:read", None),
     ("GET", "/approvals/{approval}", "environments:read", None),
