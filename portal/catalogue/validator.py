@@ -5,16 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import jsonschema
 
-from portal.domain.durations import parse_duration
+from portal.domain.durations import format_duration, parse_duration
 from portal.domain.shape import parse_bytes, parse_cpu
 
 from . import schemas
 
 Path = tuple[str | int, ...]
+# Spans of time in a template, and the least that each may be: what is looked at once a minute cannot be told in seconds.
+_SPANS: dict[Path, timedelta] = {
+    ("expires_in",): timedelta(0),
+    ("max_expires_in",): timedelta(0),
+    ("warn_before",): timedelta(minutes=1),
+    ("delete_after",): timedelta(hours=1),
+    ("idle", "after"): timedelta(minutes=5),
+    ("idle", "warn"): timedelta(minutes=1),
+    ("scheduling", "preempt_grace"): timedelta(0),
+}
+_ORDER: tuple[tuple[Path, Path, str], ...] = (
+    (("expires_in",), ("max_expires_in",), "longer than max_expires_in"),
+    (("warn_before",), ("expires_in",), "not shorter than expires_in"),
+    (("idle", "warn"), ("idle", "after"), "not shorter than idle.after"),
+)
 _REFERENCE = re.compile(r"\$\{(roles|params)\.([^.}]*)(\.[^}]*)?\}")
 
 
@@ -75,6 +91,7 @@ def _flavor(document: Mapping[str, Any], accelerators: Collection[str]) -> Itera
 def _template(document: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _quantities(document.get("home") or {}, "home", size=parse_bytes)
     yield from _spans(document)
+    yield from _scheduling(document.get("scheduling", {}))
     params = document.get("params", {"type": "object", "additionalProperties": False, "properties": {}})
     wrong = list(_params(params))
     yield from wrong
@@ -103,28 +120,30 @@ def _priority(document: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault(("slug",), "longer than 40 characters")
 
 
-_SPANS: tuple[Path, ...] = (
-    *(("expires_in",), ("max_expires_in",), ("warn_before",), ("delete_after",)),
-    *(("idle", "after"), ("idle", "warn"), ("scheduling", "preempt_grace")),
-)
+def _scheduling(scheduling: Mapping[str, Any]) -> Iterator[Fault]:
+    if "preempt_grace" in scheduling and not scheduling.get("preemptible"):
+        yield Fault(("scheduling", "preempt_grace"), "says nothing without `preemptible: true`")
 
 
 def _spans(document: Mapping[str, Any]) -> Iterator[Fault]:
-    spans = {}
+    """Spans of time that cannot be read, are too short to be kept, or contradict each other."""
+    spans: dict[Path, timedelta] = {}
     for path in _SPANS:
-        value: Any = document
-        for part in path:
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is not None:
+        holder: Any = document
+        for key in path[:-1]:
+            holder = holder.get(key, {})
+        if path[-1] in holder:
             try:
-                spans[path] = parse_duration(value)
+                spans[path] = parse_duration(holder[path[-1]])
             except ValueError as error:
                 yield Fault(path, str(error))
-    for shorter, longer in (("expires_in",), ("max_expires_in",)), (("idle", "warn"), ("idle", "after")):
-        if shorter in spans and longer in spans and spans[shorter] > spans[longer]:
-            yield Fault(shorter, f"longer than {'.'.join(map(str, longer))}")
-    if document.get("scheduling", {}).get("preempt_grace") and not document["scheduling"].get("preemptible"):
-        yield Fault(("scheduling", "preempt_grace"), "says nothing without `preemptible: true`")
+    for path, least in _SPANS.items():
+        span = spans.get(path)
+        if span is not None and span < least and not (path == ("delete_after",) and not span):
+            yield Fault(path, f"must be at least {format_duration(least)}{', or 0s for never' if path == ('delete_after',) else ''}")
+    for path, other, wrong in _ORDER:
+        if path in spans and other in spans and (spans[path] > spans[other] or (spans[path] == spans[other] and wrong.startswith("not"))):
+            yield Fault(path, wrong)
 
 
 def _params(params: Mapping[str, Any]) -> Iterator[Fault]:
