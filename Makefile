@@ -9,13 +9,15 @@ unexport KUBECONFIG
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test lint bench install messages browser
+.PHONY: help up demo test faults lint bench install messages browser
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # uv itself lives in a small environment of its own, so that a fresh machine needs only Python.
 TEST_PROCESSES ?= 2
+SEEDS ?= 50
+FIRST ?= 1
 UV := .venv-uv/bin/uv
 $(UV):
 	@$(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
@@ -49,6 +51,9 @@ lint: install ## ruff, mypy, import contracts
 # The tests' own state goes to a folder of its own, never to var/; -n: some tests wait more than they work.
 test: install browser lint ## everything, the browser tests too
 	@var=$$(mktemp -d) && trap 'rm -rf "$$var"' EXIT && VAR_DIR=$$var $(BIN)/pytest -q -n $(TEST_PROCESSES) --durations=15
+
+faults: install ## kill every process again and again while people work, and see it heal (SEEDS=50 FIRST=1)
+	@$(BIN)/python -m tests.faults --seeds $(SEEDS) --first $(FIRST)
 
 bench: install ## measurements, with the peer beside ours (ONLY=name,... RUNS=n)
 	@$(BIN)/python -m tests.bench

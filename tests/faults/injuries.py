@@ -16,7 +16,8 @@ from .installation import VICTIMS, Installation
 
 KINDS = ("kill", "flush", "treble", "proxy")
 STALL_SECONDS = 30.0
-QUIET_SECONDS = 10.0  # so long after it was killed a process is let alone: it has to come up to be worth killing
+MOST = 8  # while people ask; one more follows when everything is asked for
+QUIET_SECONDS = 2.0  # a process that was killed is let alone until it has come up again, and for so long after that
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def injuries(rng: random.Random, kinds: tuple[str, ...]) -> Callable[[], Injury]
 
     def following() -> Injury:
         what = str(rng.choice(others)) if others and rng.random() < 0.5 else rng.choice(VICTIMS)
-        return Injury(what, rng.uniform(0.5, 5.0), rng.uniform(0.0, 1.5) if what in VICTIMS else rng.uniform(1.0, 4.0))
+        return Injury(what, rng.uniform(0.3, 3.0), rng.uniform(0.0, 1.5) if what in VICTIMS else rng.uniform(1.0, 4.0))
 
     return following
 
@@ -47,26 +48,30 @@ def injuries(rng: random.Random, kinds: tuple[str, ...]) -> Callable[[], Injury]
 class Injuries(threading.Thread):
     """Goes on until `finish`, which does one more. `last` is when the last one ended: a process was killed, a fault happened for the last time."""
 
-    def __init__(self, installation: Installation, seed: int, kinds: tuple[str, ...], tell: Callable[[str], None]) -> None:
+    def __init__(self, installation: Installation, seed: int, kinds: tuple[str, ...], tell: Callable[[str], None], *, stall: float = STALL_SECONDS) -> None:
         super().__init__(name="injuries", daemon=True)
-        self.installation, self.tell, self.kinds = installation, tell, kinds
+        self.installation, self.tell, self.kinds, self.stall = installation, tell, kinds, stall
         self.last = time.monotonic()
         self.done: list[str] = []
-        self._killed: dict[str, float] = {}
+        self._up: dict[str, float] = {}  # part -> since when it is known to be up
         self._rng = random.Random(f"injuries {seed}")
         self._next = injuries(random.Random(f"which {seed}"), kinds)
         self._ending = threading.Event()
 
     def run(self) -> None:
+        self._up = dict.fromkeys(self.installation.NAMES, 0.0)
         if "treble" in self.kinds:
             self.installation.relay.treble(True)
-        while not self._ending.is_set():
+        over = done = False
+        while not (over and done):
             injury = self._next()
-            self._ending.wait(injury.gap)
+            over = self._ending.wait(injury.gap if len(self.done) < MOST else None)
             try:
-                self._act(injury)
+                done = self._act(injury)
             except Exception as error:  # told in the log; the others go on
                 self.tell(f"!! {injury.what} could not be done: {type(error).__name__}: {error}")
+            if over and not done:
+                time.sleep(0.3)
         if "treble" in self.kinds:
             self.installation.relay.treble(False)
             self.last = time.monotonic()
@@ -76,16 +81,18 @@ class Injuries(threading.Thread):
         self._ending.set()
         self.join()
 
-    def _act(self, injury: Injury) -> None:
+    def _act(self, injury: Injury) -> bool:
+        """False when it was not the moment: what is to be killed is not up."""
         what, now = injury.what, time.monotonic()
         part = what.partition("-")[0]
-        if what in VICTIMS and now - self._killed.get(part, -QUIET_SECONDS) < QUIET_SECONDS:
-            return
+        if what in VICTIMS and not self._may_kill(part, now):
+            return False
         self.tell(f"** {what}")
         self.done.append(what)
         if what in VICTIMS:
             self.installation.kill(what, injury.seconds, self._rng)
-            self.last = self._killed[part] = now
+            self.last = now
+            self._up.pop(part, None)
         elif what == "flush":
             try:
                 with self.installation.relay.client() as client:
@@ -95,11 +102,18 @@ class Injuries(threading.Thread):
             self.last = time.monotonic()
         else:
             self._proxy(Kind(what), injury.seconds)
+        return True
+
+    def _may_kill(self, part: str, now: float) -> bool:
+        for name in self.installation.NAMES:
+            if name not in self._up and self.installation.works(name):
+                self._up[name] = now
+        return part in self._up and (now - self._up[part] >= QUIET_SECONDS or self._ending.is_set())
 
     def _proxy(self, kind: Kind, seconds: float) -> None:
-        """A fault for some seconds. Who is stalled stays so for 30 s; while that lasts, others go on being hurt."""
+        """A fault for some seconds. Who is stalled stays so for its time; while that lasts, others go on being hurt."""
         proxy = self.installation.proxy
-        fault = proxy.inject(_fault(kind))
+        fault = proxy.inject(_fault(kind, self.stall))
         self._ending.wait(seconds)
         proxy.cease(fault)
         self.last = time.monotonic()
@@ -109,14 +123,14 @@ class Injuries(threading.Thread):
             self.last = time.monotonic()
 
 
-def _fault(kind: Kind) -> Fault:
+def _fault(kind: Kind, stall: float) -> Fault:
     match kind:
         case Kind.GONE:
             return Fault(kind)
         case Kind.THROTTLED:
             return Fault(kind, share=0.5, seconds=1, match=_not_a_watch)
         case Kind.STALL:
-            return Fault(kind, share=0.2, seconds=STALL_SECONDS)
+            return Fault(kind, share=0.2, seconds=stall)
         case Kind.STALE:
             return Fault(kind, seconds=20)
         case Kind.DROP:

@@ -17,8 +17,10 @@ from typing import Any
 
 import httpx
 import psutil
+import redis
 
 from k8s import cluster as api
+from k8s import errors
 from k8s.cluster import Cluster
 from portal.runtime import ROOT, secret, socket_path
 from tests.faultproxy import FaultProxy
@@ -28,6 +30,7 @@ from .relay import Relay
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 # What may be killed. "-main": only the process itself, its children live on; "worker-child": one process of the pool.
+_SAYS_READY = {"worker": b" ready.", "watcher": b"watcher started"}
 VICTIMS = ("web", "worker", "worker-main", "worker-child", "watcher", "redis", "cluster", "hub", "hub-main")
 
 
@@ -42,6 +45,7 @@ class Installation(Parts):
         (port,) = free_ports(1)
         self.proxy = FaultProxy(self.own_kubeconfig, var / "proxy", seed=seed, port=port)
         self.tell: Callable[[str], None] = lambda _: None  # where the supervisor's words go
+        self._begins: dict[str, int] = {}  # part -> where its output since the last start begins
         self._due: dict[str, float] = {}  # part -> when it is started again
         self._lock = threading.RLock()
         self._ending = threading.Event()
@@ -91,6 +95,31 @@ class Installation(Parts):
         if user not in self._tokens:
             self._tokens[user] = super().token(user)
         return self._tokens[user]
+
+    def start_part(self, name: str) -> None:
+        out = self.var / f"{name}.out"
+        self._begins[name] = out.stat().st_size if out.exists() else 0
+        super().start_part(name)
+
+    def works(self, name: str) -> bool:
+        """Whether a part has come up since it was started last."""
+        match name:
+            case "web":
+                return self.answers()
+            case "redis":
+                with contextlib.suppress(redis.RedisError), self.relay.client() as client:
+                    return bool(client.ping())
+            case "hub":
+                with contextlib.suppress(httpx.HTTPError):
+                    return self.hub_api.get("/", timeout=2).is_success
+            case "cluster":
+                with contextlib.suppress(errors.ClusterError):
+                    return self.cluster.get(api.NAMESPACES, "default") is not None
+            case _:
+                with (self.var / f"{name}.out").open("rb") as out:
+                    out.seek(self._begins[name])
+                    return _SAYS_READY[name] in out.read()
+        return False
 
     # --- killing ---------------------------------------------------------------------
 

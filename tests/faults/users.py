@@ -43,10 +43,10 @@ class Wish:
     asked: int = 0
 
 
-def wishes(rng: random.Random, seed: int) -> list[Wish]:
+def wishes(rng: random.Random, seed: int, *, brief: bool = False) -> list[Wish]:
     """The same for the same seed."""
     made = [_wish(rng, "alice", "vision", f"s{seed}-desk", "desk")]
-    for number in range(rng.randint(2, 3)):
+    for number in range(1 if brief else rng.randint(2, 3)):
         user, team = rng.choice([("alice", "vision"), ("bob", "speech")])
         made.append(_wish(rng, user, team, f"s{seed}-crew-{number}", "crew"))
     return made
