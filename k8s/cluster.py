@@ -134,6 +134,16 @@ class Cluster:
         except errors.Gone:
             return None
 
+    def read_text(self, path: str) -> str | None:
+        """As `read`, where the answer is plain text, such as at /metrics."""
+        try:
+            response = self._open("GET", path, {}, accept="text/plain", timeout=(CONNECT_SECONDS, READ_SECONDS))
+            return response.data.decode(errors="replace")
+        except errors.Gone:
+            return None
+        except urllib3.exceptions.HTTPError as error:
+            raise errors.Unreachable(f"the cluster's answer broke off: {type(error).__name__}") from error
+
     def find(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Object]:
         """Every object of a kind, in one namespace or in all."""
         return self.find_at(kind, namespace, labels=labels, fields=fields)[0]

@@ -102,6 +102,11 @@ class Hub:
             following = (page.get("_pagination") or {}).get("next")
             offset = following["offset"] if following else None
 
+    def activity(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Of every running server, by user and server name: `{"last": rfc3339 | None, "kernels_busy": n | None}`; busy None: it did not say."""
+        found = self._call("GET", "/atelier/activity").json()["servers"]
+        return {(each["user"], each["server"]): {"last": each.get("last"), "kernels_busy": each.get("kernels_busy")} for each in found}
+
     def server_start(self, username: str, name: str, options: Mapping[str, Any]) -> None:
         """Ask for the server; returns before it is up. A server that runs or starts already is fine."""
         try:

@@ -11,7 +11,7 @@ from oauthenticator.generic import GenericOAuthenticator
 from tornado.httpclient import HTTPClientError
 from traitlets import Bool, Integer, List, Unicode
 
-from .handlers import SERVER_TOKEN_NOTE, handlers
+from .handlers import ACTIVITY_TOKEN_NOTE, SERVER_TOKEN_NOTE, handlers
 
 # How long people keep working in their notebooks while the portal does not answer. Who signs out or is deactivated needs a portal that runs.
 PORTAL_GRACE_SECONDS = 600
@@ -66,8 +66,8 @@ class PortalAuthenticator(GenericOAuthenticator):
         portal would revoke them all.
         """
         token = handler.get_token() if handler is not None else None
-        if token is not None and (token.note or "").startswith(SERVER_TOKEN_NOTE):
-            # A server that reports activity is no user who signs in, and may outlive the session in which it was started.
+        if token is not None and (token.note or "").startswith((SERVER_TOKEN_NOTE, ACTIVITY_TOKEN_NOTE)):
+            # A server that reports activity, or the Hub that asks for it, is no user who signs in; the server may outlive the session.
             # JupyterHub now takes the user for freshly checked; put the time of the real check back right after.
             asyncio.get_running_loop().call_soon(setattr, user, "_auth_refreshed", user._auth_refreshed)
             return True

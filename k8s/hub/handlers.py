@@ -11,15 +11,20 @@ from jupyterhub.utils import maybe_future
 from tornado import web
 
 USERS_SCOPE = "custom:atelier:users"
+ACTIVITY_SCOPE = "custom:atelier:activity"
 SERVER_TOKEN_NOTE = "Server at "  # noqa: S105 - how JupyterHub marks the token that it puts into a server's environment
+ACTIVITY_TOKEN_NOTE = "The Hub asks for activity"  # noqa: S105 - of the tokens with which the Hub itself asks servers
 
 
 def handlers(portal_url: str) -> list[tuple[Any, ...]]:
     """Routes below /hub. Order matters: these come before JupyterHub's."""
+    from .activity import ActivityHandler
+
     to_portal = {"portal_url": portal_url}
     return [
         (r"/api/atelier/users/([^/]+)", UserHandler),
         (r"/api/atelier/users/([^/]+)/sessions", SessionsHandler),
+        (r"/api/atelier/activity", ActivityHandler),
         (r"/home", PortalPage, to_portal),
         (r"/spawn", PortalPage, to_portal),
         (r"/spawn/.*", PortalPage, to_portal),
@@ -43,12 +48,14 @@ class PortalPage(BaseHandler):
 
 
 class ScopedHandler(APIHandler):
-    """For holders of USERS_SCOPE. Everyone else gets 403, whether the user exists or not."""
+    """For holders of `scope`. Everyone else gets 403, whether the user exists or not."""
+
+    scope = USERS_SCOPE
 
     def require_scope(self) -> None:
         # JupyterHub's decorator knows custom scopes only after they are configured, which is after this module is imported.
-        if not self.current_user or not self.has_scope(USERS_SCOPE):
-            raise web.HTTPError(403, f"Requires the scope {USERS_SCOPE}")
+        if not self.current_user or not self.has_scope(self.scope):
+            raise web.HTTPError(403, f"Requires the scope {self.scope}")
 
 
 class UserHandler(ScopedHandler):

@@ -28,7 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from k8s.hub.authenticator import PortalAuthenticator
-from k8s.hub.handlers import USERS_SCOPE
+from k8s.hub.handlers import ACTIVITY_SCOPE, USERS_SCOPE
 from k8s.hub.spawner import PortalSpawner
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 - JupyterHub's configuration loader provides it
@@ -72,7 +72,10 @@ c.JupyterHub.default_url = f"{portal}/"
 c.JupyterHub.redirect_to_server = False
 
 # --- who may do what ----------------------------------------------------------
-c.JupyterHub.custom_scopes = {USERS_SCOPE: {"description": "Make users without further rights, and end their sessions."}}
+c.JupyterHub.custom_scopes = {
+    USERS_SCOPE: {"description": "Make users without further rights, and end their sessions."},
+    ACTIVITY_SCOPE: {"description": "See when servers were last used, and how many of their kernels are busy."},
+}
 c.JupyterHub.services = [{"name": "atelier-portal", "api_token": env["ATELIER_HUB_SERVICE_TOKEN"]}]
 c.JupyterHub.load_roles = [
     # In place of JupyterHub's own "user", which holds "self": users reach their servers and report activity, and that is all.
@@ -85,7 +88,7 @@ c.JupyterHub.load_roles = [
     {
         "name": "atelier-portal",
         "description": "Start and stop servers for users",
-        "scopes": ["servers", "list:users", "read:users:activity", USERS_SCOPE],
+        "scopes": ["servers", "list:users", "read:users:activity", USERS_SCOPE, ACTIVITY_SCOPE],
         "services": ["atelier-portal"],
     },
 ]
