@@ -11,7 +11,9 @@ from django.http import HttpRequest
 
 from . import services
 from .errors import DomainError
-from .models import Environment, Event, Membership, Node, Quota, Team, User, Volume
+from .models import Approval, ApprovalRule, Environment, Event, Membership, Node, Notification, Quota, Team, User, Volume
+from .quantities import BASE_RESOURCES, accelerator_of
+from .services.asking import HOURS
 
 
 class ReadOnly(admin.ModelAdmin):
@@ -67,7 +69,7 @@ class NodeAdmin(ReadOnly):
 
 @admin.register(Team)
 class TeamAdmin(admin.ModelAdmin):
-    list_display = ["slug", "name", "created_at"]
+    list_display = ["slug", "name", "self_approval", "created_at"]
     search_fields = ["slug", "name"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
@@ -78,9 +80,11 @@ class TeamAdmin(admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Team, form: Any, change: bool) -> None:
         if change:
-            obj.save(update_fields=["name"])
+            obj.save(update_fields=["name", "self_approval"])
         else:
             obj.pk = services.team_create(actor=_actor(request), slug=obj.slug, name=obj.name).pk
+            if obj.self_approval:
+                Team.objects.filter(pk=obj.pk).update(self_approval=True)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         return super().get_form(request, obj, change=change, form=TeamForm, **kwargs)
@@ -89,7 +93,7 @@ class TeamAdmin(admin.ModelAdmin):
 class TeamForm(forms.ModelForm):
     class Meta:
         model = Team
-        fields = ["slug", "name"]
+        fields = ["slug", "name", "self_approval"]
 
     def clean_slug(self) -> str:
         slug: str = self.cleaned_data["slug"]
@@ -98,6 +102,51 @@ class TeamForm(forms.ModelForm):
         except DomainError as error:
             raise forms.ValidationError(error.detail) from None
         return slug
+
+
+class ApprovalRuleForm(forms.ModelForm):
+    class Meta:
+        model = ApprovalRule
+        fields = ["team", "template", "flavor", "resource", "above", "enabled"]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        resource, above = data.get("resource", ""), data.get("above")
+        if resource and resource not in (*BASE_RESOURCES, HOURS) and not accelerator_of(resource):
+            raise forms.ValidationError({"resource": f"Must be one of {', '.join((*BASE_RESOURCES, HOURS))} or accelerator:<slug>."})
+        if bool(resource) != (above is not None) or (above is not None and above < 0):
+            raise forms.ValidationError({"above": "A resource and the amount up to which it needs no approval go together; the amount is 0 or more."})
+        if not resource and not data.get("template") and not data.get("flavor"):
+            raise forms.ValidationError("Name a template, a flavor, or a resource with an amount.")
+        return data
+
+
+@admin.register(ApprovalRule)
+class ApprovalRuleAdmin(admin.ModelAdmin):
+    """Thresholds of self-service. They hold for what is asked for from now on."""
+
+    form = ApprovalRuleForm
+    list_display = ["id", "team", "template", "flavor", "resource", "above", "enabled"]
+    list_filter = ["team", "enabled"]
+    list_select_related = ["team", "template", "flavor"]
+
+
+@admin.register(Approval)
+class ApprovalAdmin(ReadOnly):
+    """Answered on the portal's own page, where the answer has its effects."""
+
+    list_display = ["environment", "status", "asked_by", "decided_by", "created_at", "decided_at", "lapses_at"]
+    list_filter = ["status", "environment__team"]
+    search_fields = ["environment__name", "asked_by__username", "decided_by__username"]
+    list_select_related = ["environment", "asked_by", "decided_by"]
+
+
+@admin.register(Notification)
+class NotificationAdmin(ReadOnly):
+    list_display = ["user", "code", "message", "created_at", "read_at"]
+    list_filter = ["code"]
+    search_fields = ["user__username", "message"]
+    list_select_related = ["user"]
 
 
 @admin.register(Membership)

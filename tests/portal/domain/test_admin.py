@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 
 from portal.domain.lifecycle import Desired
-from portal.domain.models import Environment, Membership, Quota, Team, Template
+from portal.domain.models import Approval, ApprovalRule, Environment, Membership, Quota, Team, Template
 from tests.portal.world import World
 
 
@@ -20,7 +20,21 @@ def browser(world: World, settings: Any) -> Client:
     return client
 
 
-PAGES = ["team", "membership", "quota", "user", "environment", "volume", "node", "template", "flavor", "accelerator"]
+PAGES = [
+    "team",
+    "membership",
+    "quota",
+    "user",
+    "environment",
+    "volume",
+    "node",
+    "approvalrule",
+    "approval",
+    "notification",
+    "template",
+    "flavor",
+    "accelerator",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -91,3 +105,36 @@ def test_a_template_is_held_to_the_rules_of_its_file(browser: Client) -> None:
     assert browser.post(address, {"enabled": "on", "spec": json.dumps(template.spec | {"position": 7})}).status_code == 302
     template.refresh_from_db()
     assert template.position == 7
+
+
+def test_a_rule_of_approval_must_say_something_that_can_be_checked(browser: Client, world: World) -> None:
+    address, template = "/admin/domain/approvalrule/add/", Template.objects.get(slug="dask").pk
+    for wrong, says in (
+        ({}, b"Name a template"),
+        ({"resource": "bananas", "above": "1"}, b"Must be one of"),
+        ({"resource": "cpu"}, b"go together"),
+        ({"template": template, "above": "3"}, b"go together"),
+        ({"resource": "cpu", "above": "-1"}, b"0 or more"),
+    ):
+        assert says in browser.post(address, wrong | {"enabled": "on"}).content, wrong
+    assert not ApprovalRule.objects.exists()
+    for right in ({"template": template}, {"resource": "hours", "above": "8"}, {"resource": "accelerator:nvidia-gpu", "above": "0", "team": world.vision.pk}):
+        assert browser.post(address, right | {"enabled": "on"}).status_code == 302
+    assert ApprovalRule.objects.count() == 3
+
+
+def test_an_approval_is_looked_at_there_and_answered_elsewhere(browser: Client, world: World) -> None:
+    ApprovalRule.objects.create(template=Template.objects.get(slug="notebook"))
+    world.request()
+    approval = Approval.objects.get()
+    assert browser.get(f"/admin/domain/approval/{approval.pk}/change/").status_code == 200
+    assert browser.post(f"/admin/domain/approval/{approval.pk}/change/", {"status": "approved"}).status_code == 403
+    assert Approval.objects.get().status == "pending"
+
+
+def test_whether_leads_may_approve_their_own_is_set_on_the_team(browser: Client, world: World) -> None:
+    address = f"/admin/domain/team/{world.vision.pk}/change/"
+    assert browser.post(address, {"name": "Vision", "self_approval": "on"}).status_code == 302
+    assert Team.objects.get(slug="vision").self_approval
+    assert browser.post(address, {"name": "Vision"}).status_code == 302
+    assert not Team.objects.get(slug="vision").self_approval

@@ -37,24 +37,3 @@ def test_sixteen_requests_at_once_never_pass_a_limit_and_a_storm_leaves_no_drift
     assert storm == ["late"] * (AT_ONCE - 1) + ["won"], done.stderr
     assert after_storm["used"] == after_storm["held"] <= FIT * 1000
     assert after_storm["drifts"] == 0
-
-
-def test_of_many_answers_at_once_one_counts_and_timers_at_once_act_once(url: str, tmp_path: Path) -> None:
-    environment = os.environ | {"DATABASE_URL": url, "VAR_DIR": str(tmp_path / "var"), "DJANGO_SETTINGS_MODULE": "portal.settings"}
-    command = [sys.executable, "-m", "tests.portal.domain.race_time"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr
-    answers, after, turns, turned = json.loads(done.stdout)
-
-    (won,) = [word for word in answers if word != "conflict"]
-    assert answers.count("conflict") == AT_ONCE - 1, done.stderr
-    assert after == {
-        "status": won,
-        "state": "queued" if won == "approved" else "failed",
-        "held": won == "approved",
-        "codes": [won.title()],
-        "drifts": 0,
-    }
-    assert turns == ["done"] * AT_ONCE, done.stderr
-    each = 6  # events, and notifications of the owner
-    assert turned == {code: [each, each] for code in ("Expired", "ExpirySoon", "Schedule", "Preempted", "StoppedTooLong")} | {"left": 0}, done.stderr
