@@ -38,6 +38,8 @@ def _expected(room: Room, one: Admitted, pods: Pods) -> dict[str, int]:
         count = min(left, max(0, thought), count_in(room.free[name], pods.need) if name in room.free else 0)
         if count:
             seats[name], left = count, left - count
+    if not left:
+        return seats
     usable = [name for name in room.usable(pods.need) if name in room.free]
     spare = {name: count_in(room.free[name], pods.need) - seats.get(name, 0) for name in usable}
     while left > 0:

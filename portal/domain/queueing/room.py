@@ -11,6 +11,9 @@ from .model import Load, Placement, Pods, Seats, Topology, Waiting
 SEARCH_STEPS = 3000  # tries before a gang of several roles is said not to fit; small ones are searched to the end
 
 
+_WIDE = 64  # nodes among which such a search looks
+
+
 class Room:
     """What is free per node. Cheap to copy; which nodes a need may use is worked out once for all copies."""
 
@@ -179,12 +182,12 @@ def _foreign(free: Mapping[str, int], need: Need) -> bool:
 def _best_fit(free: Mapping[str, Mapping[str, int]], names: Sequence[str], pods: Pods) -> dict[str, int] | None:
     """Nodes for one role: few of them, the one that holds the rest most tightly last."""
     counts = {name: count for name in names if (count := count_in(free[name], pods.need))}
+    if sum(counts.values()) < pods.count:
+        return None
     foreign = {name: _foreign(free[name], pods.need) for name in counts}
     cpu = {name: free[name].get("cpu", 0) for name in counts}
     left, chosen = pods.count, {}
     while left > 0:
-        if not counts:
-            return None
         best = min(counts, key=lambda name: (foreign[name], counts[name] < left, counts[name] if counts[name] >= left else -counts[name], cpu[name], name))
         chosen[best] = min(left, counts.pop(best))
         left -= chosen[best]
@@ -195,7 +198,10 @@ class _Search:
     """All ways to spread the roles over the nodes, but for the last role, whose pods only have to be counted; up to a number of tries."""
 
     def __init__(self, room: Room, groups: Sequence[Pods], names: Sequence[Sequence[str]], steps: int) -> None:
-        self.groups, self.names, self.steps = groups, names, steps
+        # Where there are many nodes, those with most room; the search goes one node deeper with each.
+        counts = [{name: count_in(room.free[name], pods.need) for name in own} for pods, own in zip(groups, names, strict=True)]
+        self.groups, self.steps = groups, steps
+        self.names = [sorted(sorted(own, key=lambda name: (-fit[name], name))[:_WIDE]) for own, fit in zip(names, counts, strict=True)]
         self.free = {name: dict(room.free[name]) for own in names for name in own}
         self.seats: dict[str, dict[str, int]] = {}
 

@@ -15,7 +15,7 @@ from portal.domain.capacity import count_in, room_of
 from portal.domain.queueing import Admitted, Decision, Held, Picture, Placement, Pods, Room, Waiting, decide, load_of
 from tests.portal.domain.queueing.make import GPU, T0, Box, after, box, pods, rack, waiting
 
-few = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 LABELS = [{}, {"rack": "r0"}, {"rack": "r1"}]
 
