@@ -17,7 +17,7 @@ from portal.domain import outbound, services
 from portal.domain.models import Team
 
 from . import clock as _clock  # noqa: F401 - its signals start a clock in each worker
-from . import housekeeping, hub, idleness, teams
+from . import housekeeping, hub, idleness, queues, teams
 from .converge import converge as converge_environment
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,13 @@ def _queued() -> int:
 
 @app.task(name="workers.queue")
 def queue() -> None:
-    """Look at the queue: who may start now, and what the others are told."""
+    """Look at the queue: who may start now, and what the others are told. Where the cluster has a queue of its own, that decides."""
+    try:
+        if queues.system_of(api.connect(settings.KUBECONFIG_PATH)):
+            return
+    except errors.ClusterError as error:
+        logger.warning("queue not looked at, tried again later: error=%s", error)
+        return
     services.queue_pass()
 
 

@@ -204,6 +204,9 @@ def environment_scale(*, actor: User, environment_id: UUID | str, workers: int) 
         _refuse_asked(environment)
         if workers == environment.workers:
             return environment
+        if environment.placement.get("queue") and environment.admitted_at and environment.desired == Desired.RUNNING:
+            queue = environment.placement["queue"].title()  # a gang that another queue let go cannot grow or shrink in it
+            raise Conflict(f"On this cluster {queue} decides what starts, all workers together. Stop {environment.name}, scale it, and start it again.")
         before = environment.workers
         changes: dict[str, object] = {"workers": workers, "params": params}
         if environment.reserved:

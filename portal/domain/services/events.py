@@ -108,6 +108,8 @@ def move(environment: Environment, to: State, *, reason: str = "", message: str 
     if to is State.QUEUED or releases:
         changes |= {"admitted_at": None, "placement": {}, "queue": {}, "preempt_at": None, "preempted_for": None}
         changes["queued_at"] = now if to is State.QUEUED else None
+    if to is State.PROVISIONING:
+        changes["queue"] = {}
     if not Environment.objects.filter(pk=environment.pk, state=origin.value).update(**changes):
         return False
     if origin is State.AWAITING_APPROVAL:
