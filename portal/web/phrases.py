@@ -125,24 +125,41 @@ PHRASES = (
 )
 
 
+# Parts that may be sentences themselves; any other stops where a sentence ends.
+_FREE = frozenset({"note", "why", "when", "since", "signs", "schedule", "reason", "message"})
+
+
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
     """Each phrase as a pattern with a named group per placeholder."""
     made = []
     for phrase in PHRASES:
         parts = re.split(r"%\((\w+)\)s", phrase)  # text, name, text, name, ..., text
-        pattern = "".join(f"(?P<{part}>.+?)" if number % 2 else re.escape(part) for number, part in enumerate(parts))
-        made.append((re.compile(pattern, re.DOTALL), phrase))
+        groups = (_group(part) if number % 2 else re.escape(part) for number, part in enumerate(parts))
+        made.append((re.compile("".join(groups), re.DOTALL), phrase))
     return tuple(made)
 
 
-def known(text: str) -> str:
-    """`text` in the language of the page when it is one of the phrases, else as it is."""
-    if not text or (get_language() or "en").startswith("en"):
-        return text
+def _group(name: str) -> str:
+    return f"(?P<{name}>.+?)" if name in _FREE else rf"(?P<{name}>(?:(?!\. ).)+?)"
+
+
+def _one(text: str) -> str | None:
     for pattern, phrase in _patterns():
         match = pattern.fullmatch(text)
         if match:
-            parts = match.groupdict()
+            parts = {name: known(part) if name in ("why", "schedule") else part for name, part in match.groupdict().items()}
             return gettext(phrase) % parts if parts else gettext(phrase)
-    return text
+    return None
+
+
+def known(text: str) -> str:
+    """`text` in the language of the page when it is one of the phrases, or several in a row; else as it is."""
+    if not text or (get_language() or "en").startswith("en"):
+        return text
+    whole = _one(text)
+    if whole is not None:
+        return whole
+    sentences = re.split(r"(?<=\.) ", text)
+    found = [_one(sentence) for sentence in sentences] if 1 < len(sentences) <= 8 else []
+    return " ".join(better or plain for better, plain in zip(found, sentences, strict=True)) if any(found) else text

@@ -7,7 +7,7 @@ from zoneinfo import available_timezones
 
 from django import forms
 from django.conf import settings
-from django.utils.translation import gettext as _now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from portal.domain import tokens
@@ -36,7 +36,7 @@ class SettingsForm(Styled):
     language = forms.ChoiceField(label=_("Language"), required=False)
 
     def prepare(self) -> None:
-        own = _now("As the browser for pages, %(zone)s for schedules") % {"zone": settings.TIME_ZONE}
+        own = gettext("As the browser for pages, %(zone)s for schedules") % {"zone": settings.TIME_ZONE}
         names = sorted(name for name in available_timezones() if "/" in name or name == "UTC")
         self.fields["timezone"].choices = [("", own), *((name, name.replace("_", " ")) for name in names)]  # type: ignore[attr-defined]
-        self.fields["language"].choices = [("", _now("As the browser")), *settings.LANGUAGES]  # type: ignore[attr-defined]
+        self.fields["language"].choices = [("", gettext("As the browser")), *settings.LANGUAGES]  # type: ignore[attr-defined]

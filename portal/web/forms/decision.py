@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
-from django.utils.translation import gettext as _now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from portal.domain.models import Approval, Flavor
@@ -36,14 +36,14 @@ class DecisionForm(Styled):
     def prepare(self) -> None:
         asked, environment = self._approval.requested, self._approval.environment
         flavor, workers, seconds = asked.get("flavor"), asked.get("workers"), asked.get("expires_in")
-        self.fields["flavor"].choices = [("", _now("As asked")), *_smaller(flavor, environment.flavor)]  # type: ignore[attr-defined]
+        self.fields["flavor"].choices = [("", gettext("As asked")), *_smaller(flavor, environment.flavor)]  # type: ignore[attr-defined]
         if workers and workers > 1:
             self.fields["workers"].widget = forms.NumberInput(attrs={"min": "1", "max": str(workers), "placeholder": str(workers)})
         else:
             del self.fields["workers"]
         limit = timedelta(seconds=seconds) if seconds else timedelta(days=7)
         shorter = [(value, title) for value, title in hour_choices(limit) if int(value) < (seconds or 10**12)]
-        self.fields["expires_in"].choices = [("", _now("As asked") + (f" ({duration_title(seconds)})" if seconds else "")), *shorter]  # type: ignore[attr-defined]
+        self.fields["expires_in"].choices = [("", gettext("As asked") + (f" ({duration_title(seconds)})" if seconds else "")), *shorter]  # type: ignore[attr-defined]
 
     def granted(self) -> dict[str, Any]:
         """Arguments of `approval_grant`, those that were left empty as it takes them."""
