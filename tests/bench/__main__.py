@@ -10,10 +10,19 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from . import dask, logs, notebook, objects, startup
+from . import coldstart, dask, logs, notebook, objects, quota, startup, watcher
 from .common import Row
 
-BENCHES = {"startup": startup.measure, "objects": objects.measure, "logs": logs.measure, "notebook": notebook.measure, "dask": dask.measure}
+BENCHES = {
+    "startup": startup.measure,
+    "objects": objects.measure,
+    "logs": logs.measure,
+    "notebook": notebook.measure,
+    "dask": dask.measure,
+    "coldstart": coldstart.measure,
+    "watcher": watcher.measure,
+    "quota": quota.measure,
+}
 
 
 def figure(values: list[float]) -> str:
