@@ -10,7 +10,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from . import coldstart, dask, logs, notebook, objects, quota, startup, watcher
+from . import coldstart, dask, logs, notebook, objects, queue, quota, startup, watcher
 from .common import Row
 
 BENCHES = {
@@ -21,6 +21,7 @@ BENCHES = {
     "dask": dask.measure,
     "coldstart": coldstart.measure,
     "watcher": watcher.measure,
+    "queue": queue.measure,
     "quota": quota.measure,
 }
 
