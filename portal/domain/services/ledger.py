@@ -10,13 +10,13 @@ that moment stays with the month before; what they are granted beyond the end of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from .. import selectors
@@ -50,29 +50,41 @@ def initial_limit(resource: str, user_id: int | None) -> int | None:
 
 @lru_cache(maxsize=64)
 def take_sql(vendor: str, resources: int) -> str:
-    """The statement that adds amounts of so many resources to the rows of a team and of a user in it.
+    """The statement that adds amounts of so many resources to the rows of a team and of a user in it, in the driver's own form.
 
     Parameters: resource and amount of each, the month, the team, the user, how many rows must have room. It changes all rows or none.
     """
     want = ", ".join(["(%s, CAST(%s AS bigint))"] * resources)
     lock, most = ("FOR NO KEY UPDATE OF q", "GREATEST") if vendor == "postgresql" else ("", "MAX")
-    return (
+    sql = (
         f"WITH want (resource, amount) AS (VALUES {want}), "  # noqa: S608 - nothing but placeholders is put in
-        'room AS (SELECT q.id AS id, w.amount AS amount, (w.amount <= 0 OR ((q."limit" IS NULL OR q."limit" >= q.used + w.amount) '
+        'room AS (SELECT q.id AS place, w.amount AS amount, (w.amount <= 0 OR ((q."limit" IS NULL OR q."limit" >= q.used + w.amount) '
         f"AND (q.resource <> '{ACCELERATOR_SECONDS}' OR q.period = %s))) AS fits "
         "FROM domain_quota q JOIN want w ON w.resource = q.resource "
         f"WHERE q.team_id = %s AND (q.user_id IS NULL OR q.user_id = %s) ORDER BY q.id {lock}) "
         f"UPDATE domain_quota AS q SET used = {most}(q.used + room.amount, 0) FROM room "
-        "WHERE q.id = room.id AND (SELECT COUNT(*) FROM room WHERE fits) >= %s RETURNING id"
+        "WHERE q.id = room.place AND (SELECT COUNT(*) FROM room WHERE fits) >= %s RETURNING used"
     )
+    return sql.replace("%s", "?") if vendor == "sqlite" else sql
+
+
+def _run(sql: str, parameters: list[Any]) -> list[Any]:
+    """The rows of a statement in the driver's own form. The hottest rows of the database are locked meanwhile, so nothing is done twice here."""
+    connection.ensure_connection()
+    connection.validate_no_broken_transaction()
+    with connection.wrap_database_errors:
+        cursor = connection.connection.cursor()
+        try:
+            return list(cursor.execute(sql, parameters).fetchall())
+        finally:
+            cursor.close()
 
 
 def _take(team_id: int, user_id: int, amounts: Mapping[str, int], rows: int) -> bool:
     """Add `amounts` (negative ones give back, never below zero) if at least `rows` rows have room; whether it was done."""
-    parameters: list[str | int] = [part for resource in sorted(amounts) for part in (resource, amounts[resource])]
-    with connection.cursor() as cursor:
-        cursor.execute(take_sql(connection.vendor, len(amounts)), [*parameters, budget_month().isoformat(), team_id, user_id, rows])
-        return len(cursor.fetchall()) >= rows
+    parameters: list[Any] = [part for item in amounts.items() for part in item]
+    parameters += [budget_month().isoformat(), team_id, user_id, rows]
+    return len(_run(take_sql(connection.vendor, len(amounts)), parameters)) >= rows
 
 
 def reserve(team: Team, user: User, amounts: Mapping[str, int]) -> None:
@@ -84,13 +96,14 @@ def reserve(team: Team, user: User, amounts: Mapping[str, int]) -> None:
     amounts = {resource: amount for resource, amount in amounts.items() if amount}
     if not amounts:
         return
-    with transaction.atomic(savepoint=False):
-        if _take(team.pk, user.pk, amounts, 2 * len(amounts)):
-            return
-        all_effects = _effects(team, user, amounts, _rows_ready(team.pk, user.pk, amounts))
-        # Rows may have been absent, or a month behind; those that were there are locked by the first try.
-        if all(effect.fits for effect in all_effects) and _take(team.pk, user.pk, amounts, 2 * len(amounts)):
-            return
+    if not connection.in_atomic_block:
+        raise transaction.TransactionManagementError("quota is reserved inside the transaction of a verb")
+    if _take(team.pk, user.pk, amounts, 2 * len(amounts)):
+        return
+    all_effects = _effects(team, user, amounts, _rows_ready(team.pk, user.pk, amounts))
+    # Rows may have been absent, or a month behind; those that were there are locked by the first try.
+    if all(effect.fits for effect in all_effects) and _take(team.pk, user.pk, amounts, 2 * len(amounts)):
+        return
     raise exceeded(team, user, all_effects)
 
 
@@ -126,15 +139,31 @@ def rebook(environment: Environment, amounts: Mapping[str, int]) -> dict[str, in
     return new
 
 
-_Rows = dict[tuple[int | None, str], Quota]
+class _Row(NamedTuple):
+    limit: int | None
+    used: int
+    month: str  # as the database writes a date; empty: none
 
 
-def _rows(team_id: int, user_id: int, resources: Iterable[str]) -> _Rows:
-    query = Quota.objects.filter(Q(user=None) | Q(user=user_id), team=team_id, resource__in=list(resources))
-    return {(row.user_id, row.resource): row for row in query}
+_Rows = dict[tuple[int | None, str], _Row]
 
 
-def _rows_ready(team_id: int, user_id: int, resources: Iterable[str]) -> _Rows:
+@lru_cache(maxsize=64)
+def _rows_sql(vendor: str, resources: int) -> str:
+    names = ", ".join(["%s"] * resources)
+    sql = (
+        'SELECT user_id, resource, "limit", used, period FROM domain_quota '  # noqa: S608 - nothing but placeholders is put in
+        f"WHERE team_id = %s AND (user_id IS NULL OR user_id = %s) AND resource IN ({names})"
+    )
+    return sql.replace("%s", "?") if vendor == "sqlite" else sql
+
+
+def _rows(team_id: int, user_id: int, resources: Collection[str]) -> _Rows:
+    found = _run(_rows_sql(connection.vendor, len(resources)), [team_id, user_id, *resources]) if resources else []
+    return {(subject, resource): _Row(limit, used, str(period or "")) for subject, resource, limit, used, period in found}
+
+
+def _rows_ready(team_id: int, user_id: int, resources: Collection[str]) -> _Rows:
     """The rows of team and user, made where absent, their month turned where it is behind."""
     rows, wanted = _rows(team_id, user_id, resources), sorted(resources)
     missing = [(subject, resource) for subject in (None, user_id) for resource in wanted if (subject, resource) not in rows]
@@ -143,7 +172,7 @@ def _rows_ready(team_id: int, user_id: int, resources: Iterable[str]) -> _Rows:
         new = [Quota(team_id=team_id, user_id=subject, resource=resource, limit=initial_limit(resource, subject)) for subject, resource in missing]
         Quota.objects.bulk_create(new, ignore_conflicts=True)
         rows = _rows(team_id, user_id, wanted)
-    if any(row.resource in MONTHLY and row.period != month for row in rows.values()):
+    if any(resource in MONTHLY and row.month != str(month) for (_, resource), row in rows.items()):
         month_turn(team_id, month)
         rows = _rows(team_id, user_id, wanted)
     return rows
@@ -167,7 +196,7 @@ def effects(team: Team, user: User, amounts: Mapping[str, int]) -> list[QuotaEff
 
 def _effects(team: Team, user: User, amounts: Mapping[str, int], rows: _Rows) -> list[QuotaEffect]:
     month = budget_month()
-    behind = any(resource in MONTHLY and row.period != month for (_, resource), row in rows.items())
+    behind = any(resource in MONTHLY and row.month != str(month) for (_, resource), row in rows.items())
     held = budget_held(month, team.pk) if behind else {}
     result = []
     for subject, scope in ((None, "team"), (user.pk, "user")):
@@ -175,7 +204,7 @@ def _effects(team: Team, user: User, amounts: Mapping[str, int], rows: _Rows) ->
             row = rows.get((subject, resource))
             limit = row.limit if row else initial_limit(resource, subject)
             used = row.used if row else 0
-            if row and resource in MONTHLY and row.period != month:
+            if row and resource in MONTHLY and row.month != str(month):
                 used = held.get((team.pk, subject), 0)
             result.append(QuotaEffect(scope=scope, team=team.slug, resource=resource, limit=limit, used=used, amount=amounts[resource]))
     return result
@@ -184,9 +213,12 @@ def _effects(team: Team, user: User, amounts: Mapping[str, int], rows: _Rows) ->
 def exceeded(team: Team, user: User, all_effects: Iterable[QuotaEffect]) -> QuotaExceeded:
     """The refusal: limit, use, amount, and who can change it."""
     errors: dict[str, list[str]] = {}
+    who: dict[str, str] = {}
     for effect in all_effects:
         if not effect.fits:
-            errors.setdefault(effect.resource, []).append(_refusal(team, user, effect))
+            if effect.scope not in who:
+                who[effect.scope] = _who(team, effect.scope)
+            errors.setdefault(effect.resource, []).append(f"{_refusal(team, user, effect)} {who[effect.scope]}")
     messages = [message for several in errors.values() for message in several]
     return QuotaExceeded(" ".join(messages) or "The quota was used up by somebody else a moment ago. Try again.", errors=errors)
 
@@ -196,12 +228,12 @@ def _refusal(team: Team, user: User, effect: QuotaEffect) -> str:
     limit, used = format_amount(effect.resource, effect.limit or 0), format_amount(effect.resource, effect.used)
     more = format_amount(effect.resource, effect.amount)
     if effect.resource in MONTHLY:
-        return f"{whose} may use {limit} this month; {used} are used or promised, and this needs {more} more. {_who(team, effect.scope)}"
-    return f"{whose} may use {limit}; {used} in use, and this needs {more} more. {_who(team, effect.scope)}"
+        return f"{whose} may use {limit} this month; {used} are used or promised, and this needs {more} more."
+    return f"{whose} may use {limit}; {used} in use, and this needs {more} more."
 
 
 def _who(team: Team, scope: str) -> str:
-    admins = [person.username for person in selectors.platform_admins()[:5]]
-    leads = [person.username for person in selectors.leads_of(team)[:5]] if scope == "user" else []
+    admins = list(selectors.platform_admins().values_list("username", flat=True)[:5])
+    leads = list(selectors.leads_of(team).values_list("username", flat=True)[:5]) if scope == "user" else []
     people = [f"{name} (lead)" for name in leads] + [f"{name} (platform admin)" for name in admins if name not in leads]
     return f"The limit can be changed by {', '.join(people)}." if people else "The limit can be changed by a platform admin."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from hypothesis.extra.django import TestCase
 from portal.domain import services
 from portal.domain.errors import Conflict, DomainError, Forbidden, NotFound, QuotaExceeded, ValidationError
 from portal.domain.lifecycle import State
-from portal.domain.models import Environment, Quota, Volume
+from portal.domain.models import Accelerator, Environment, Quota, Volume
+from tests.portal.domain.clock import Clock, clock_at
 from tests.portal.world import GIB, World, make_world
 
 
@@ -199,29 +201,44 @@ def test_a_limit_that_makes_no_sense_is_refused(world: World, resource: str, lim
 
 
 # --- any history keeps the books -------------------------------------------------
+_KINDS = {"nb": ("notebook", "cpu-small"), "dk": ("dask", "cpu-small"), "gpu": ("notebook", "gpu-1"), "grid": ("dask", "gpu-1")}
 _steps = st.one_of(
-    st.tuples(st.just("request"), st.sampled_from(["nb", "dk", "gpu"]), st.sampled_from(["alice", "lena"])),
+    st.tuples(st.just("request"), st.sampled_from(sorted(_KINDS)), st.sampled_from(["alice", "lena"])),
     st.tuples(st.sampled_from(["stop", "start", "retry", "delete", "purge", "volume"]), st.integers(0, 5)),
     st.tuples(st.just("scale"), st.integers(0, 5), st.integers(1, 6)),
+    st.tuples(st.just("extend"), st.integers(0, 5), st.sampled_from([0.5, 8, 40])),
+    st.tuples(st.sampled_from(["up", "back", "end"]), st.integers(0, 5)),
     st.tuples(st.just("move"), st.integers(0, 5), st.sampled_from([s.value for s in State])),
+    st.tuples(st.just("wait"), st.sampled_from([0.01, 1, 7, 50, 24 * 12])),
 )
 
 
 class AnyHistory(TestCase):
-    def _do(self, world: World, step: tuple[Any, ...]) -> None:
+    def _do(self, world: World, clock: Clock, step: tuple[Any, ...]) -> None:
         if step[0] == "request":
-            template, flavor = {"nb": ("notebook", "cpu-small"), "dk": ("dask", "cpu-small"), "gpu": ("notebook", "gpu-1")}[step[1]]
+            template, flavor = _KINDS[step[1]]
             world.request(actor=getattr(world, step[2]), name=step[1], template=template, flavor=flavor)
-            return
-        environments = list(Environment.objects.order_by("created_at"))
-        if not environments:
-            return
-        environment = environments[step[1] % len(environments)]
+        elif step[0] == "wait":
+            clock.forward(hours=step[1])
+        elif environments := list(Environment.objects.order_by("created_at", "name")):
+            self._do_to(world, environments[step[1] % len(environments)], step)
+
+    def _do_to(self, world: World, environment: Environment, step: tuple[Any, ...]) -> None:
         target: dict[str, Any] = {"actor": world.admin, "environment_id": environment.pk}
         if step[0] == "move":
             services.environment_move(environment.pk, step[2])
+        elif step[0] == "up":  # the way of one that goes well
+            services.environment_move(environment.pk, "queued")
+            services.queue_admit(environment.pk)
+            services.environment_move(environment.pk, "provisioning")
+            services.environment_move(environment.pk, "running")
+        elif step[0] in ("back", "end"):  # its room was taken before its pods were placed; it is stopped and torn down
+            for state in ("provisioning", "queued") if step[0] == "back" else ("stopping", "stopped"):
+                services.environment_move(environment.pk, state)
         elif step[0] == "scale":
             services.environment_scale(**target, workers=step[2])
+        elif step[0] == "extend":
+            services.environment_extend(**target, expires_in=timedelta(hours=step[2]))
         elif step[0] == "volume":
             for volume in Volume.objects.all()[:1]:
                 services.volume_purge(actor=world.admin, volume_id=volume.pk)
@@ -231,30 +248,44 @@ class AnyHistory(TestCase):
         else:
             {"stop": services.environment_stop, "start": services.environment_start, "retry": services.environment_retry}[step[0]](**target)
 
+    def _check(self, step: tuple[Any, ...]) -> None:
+        assert services.quota_recompute() == [], step
+        for row in Quota.objects.exclude(limit=None):
+            assert row.used <= (row.limit or 0), (step, row.resource)
+        for environment in Environment.objects.all():
+            state, reserved = State(environment.state), environment.reserved
+            if state in (State.STOPPED, State.FAILED, State.DELETED):
+                assert reserved == {}, (step, state)
+            elif state not in (State.STOPPING, State.DELETING, State.AWAITING_APPROVAL):  # these hold until they end, unless they come from failed
+                assert reserved, (step, state)
+            held = dict(environment.usage.filter(ended_at=None).values_list("resource", "amount"))
+            counted = {resource: amount for resource, amount in reserved.items() if resource not in ("environments", "accelerator_seconds")}
+            if state in (State.PROVISIONING, State.RUNNING) or held:
+                assert held == counted, (step, state)
+            elif environment.admitted_at:
+                assert not reserved, (step, state)
+
     @given(st.lists(_steps, min_size=5, max_size=25))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=60, deadline=None)
     def test_after_any_history_what_is_used_is_what_is_held_and_no_limit_is_passed(self, steps: list[tuple[Any, ...]]) -> None:
-        world = make_world()
-        world.limit("cpu", 7000)
-        world.limit("environments", 3)
-        world.limit("accelerator:nvidia-gpu", 1)
-        world.limit("cpu", 5000, user=world.alice)
-        for step in steps:
-            try:
-                self._do(world, step)
-            except (QuotaExceeded, Conflict, ValidationError):
-                pass
-            except DomainError as error:  # pragma: no cover - an admin sees everything, so nothing else is expected
-                raise AssertionError(step) from error
-            assert services.quota_recompute() == [], step
-            for row in Quota.objects.exclude(limit=None):
-                assert row.used <= (row.limit or 0), (step, row.resource)
-            for environment in Environment.objects.all():
-                state = State(environment.state)
-                if state in (State.STOPPED, State.FAILED, State.DELETED):
-                    assert environment.reserved == {}, (step, state)
-                elif state not in (State.STOPPING, State.DELETING, State.AWAITING_APPROVAL):  # these hold until they end, unless they come from failed
-                    assert environment.reserved, (step, state)
+        with clock_at(2027, 1, 20, 12) as clock:
+            world = make_world()
+            world.limit("cpu", 9000)
+            world.limit("environments", 4)
+            world.limit("accelerator:nvidia-gpu", 5)
+            world.limit("accelerators", 5000)
+            world.limit("accelerator_seconds", 150 * 3600)
+            world.limit("cpu", 7000, user=world.alice)
+            world.limit("accelerators", 4000, user=world.alice)
+            Accelerator.objects.filter(slug="nvidia-gpu").update(quota_weight=0.857)
+            for step in steps:
+                try:
+                    self._do(world, clock, step)
+                except (QuotaExceeded, Conflict, ValidationError):
+                    pass
+                except DomainError as error:  # pragma: no cover - an admin sees everything, so nothing else is expected
+                    raise AssertionError(step) from error
+                self._check(step)
 
 
 def test_the_check_command_fails_on_drift_and_repairs_it_when_told(world: World) -> None:
