@@ -9,7 +9,9 @@ import json
 import os
 import sys
 import traceback
+from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
@@ -20,9 +22,10 @@ def main() -> None:
     django.setup()
 
     from django.db import connections
+    from django.utils import timezone
 
-    from portal.domain import services
-    from portal.domain.models import Environment, User
+    from portal.domain import outbound, services
+    from portal.domain.models import Approval, ApprovalRule, Environment, Template, User
     from tests.web import world
 
     def launch(owner: str, name: str, **more: Any) -> str:
@@ -53,7 +56,33 @@ def main() -> None:
 
         Session.objects.all().delete()
 
+    def write(environment: str, **fields: Any) -> None:
+        """Fields of the row as a timer or the queue writes them, and the announcement that comes with it. `in_minutes_<field>`: a time from now."""
+        moments = {
+            name.removeprefix("in_minutes_"): timezone.now() + timedelta(minutes=fields.pop(name)) for name in list(fields) if name.startswith("in_minutes_")
+        }
+        Environment.objects.filter(pk=environment).update(**fields, **moments)
+        outbound.announce(Environment.objects.get(pk=environment), kind="observed")
+
+    def need_approval(template: str) -> None:
+        ApprovalRule.objects.get_or_create(template=Template.objects.get(slug=template))
+
+    def self_service() -> None:
+        ApprovalRule.objects.all().delete()
+
+    def approval_of(environment: str) -> int:
+        return Approval.objects.get(environment=environment, status="pending").pk
+
+    def notify(user: str, message: str, environment: str | None = None) -> None:
+        row = Environment.objects.get(pk=environment) if environment else None
+        services.notify([User.objects.get(username=user)], "Note", message, row, source=uuid4().hex)
+
     known = {
+        "write": write,
+        "need_approval": need_approval,
+        "self_service": self_service,
+        "approval_of": approval_of,
+        "notify": notify,
         "make_world": lambda: world.make_world() and None,
         "launch": launch,
         "shape": shape,
