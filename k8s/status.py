@@ -145,7 +145,8 @@ def _notebook_verdict(seen: Seen, findings: Sequence[Finding], was_ready: bool) 
     ended = [pod for pod in live if pod.get("status", {}).get("phase") in ("Failed", "Succeeded")]
     worst = findings[0] if findings else None
     lost = server.ready and not live  # the Hub looks at its servers every few seconds only; the list of pods is newer
-    if was_ready and (ended or lost or not server.active):
+    stopping = server.pending == "stop" and not live
+    if was_ready and (ended or lost or stopping or not server.active):
         # It was in use and went away: the observer starts it again. The finding says why it ended, if a pod is left to tell.
         if worst:
             return Verdict(phase=Phase.GONE, reason=worst.code, message=worst.text)
@@ -154,7 +155,7 @@ def _notebook_verdict(seen: Seen, findings: Sequence[Finding], was_ready: bool) 
         return Verdict(phase=Phase.READY)
     if worst and worst.fatal:
         return Verdict(phase=Phase.FAILED, reason=worst.code, message=worst.text)
-    if not server.active or lost or (ended and not server.pending):
+    if not server.active or lost or stopping or (ended and not server.pending):
         if worst and worst.taken:
             return Verdict(phase=Phase.GONE, reason=worst.code, message=worst.text)
         if server.failure:

@@ -258,7 +258,7 @@ def clean(context: Context) -> bool:
     old = [item for item in objects if not _belongs(item, keep) or item in ended]
     _remove(context.cluster, old)
     release(context, old)
-    return not old
+    return not old and (not context.is_notebook or (server := _stopped_server(context)) is None or server.pending != "stop")
 
 
 def _belongs(item: Object, keep: set[str]) -> bool:
@@ -282,16 +282,18 @@ def is_empty(context: Context) -> bool:
     """True when nothing with the environment's label is left, nor a server at the Hub."""
     if left_objects(context):
         return False
-    if not context.is_notebook:
-        return True
-    # The pod is gone a moment before the Hub knows; nobody would tell us of that moment.
+    return not context.is_notebook or _stopped_server(context) is None
+
+
+def _stopped_server(context: Context) -> Server | None:
+    """The server, once it is not just being stopped: the pod is gone a moment before the Hub knows, and nobody would tell of that moment."""
     deadline, pause = time.monotonic() + _SERVER_GONE_SECONDS, 0.05
     while (server := context.hub.server_get(context.owner, context.spec.base_name)) is not None:
         if server.pending != "stop" or time.monotonic() > deadline:
-            return False
+            break
         time.sleep(pause)
         pause = min(pause * 1.5, 0.5)
-    return True
+    return server
 
 
 def tear_down(context: Context) -> None:

@@ -350,3 +350,96 @@ def test_words_of_a_container_are_bounded() -> None:
 def test_both_roles_of_the_spec_are_in_the_snapshot_in_order() -> None:
     roles = [row["role"] for row in look().snapshot["replicas"]]
     assert roles == [SCHEDULER.name, WORKER.name, WORKER.name]
+
+
+# --- what a cluster does to pods ---------------------------------------------------------------
+
+
+def ending(item: dict[str, Any], *conditions: dict[str, str]) -> dict[str, Any]:
+    item["metadata"]["deletionTimestamp"] = "2026-11-22T19:00:00Z"
+    item["status"]["conditions"].extend(conditions)
+    return item
+
+
+def test_a_notebook_that_somebody_stops_at_the_hub_is_lost_from_that_moment_on() -> None:
+    stopped = notebook(ending(pod("lab-0193aabb", "notebook")), server=Server(pending="stop"), was_ready=True)
+    assert (stopped.verdict.phase, stopped.verdict.reason) == (Phase.GONE, "ServerLost")
+    assert notebook(server=Server(pending="stop")).verdict.phase is Phase.GONE, "one that was to start is started when that is over"
+
+
+@pytest.mark.parametrize("reason", ["Evicted", "OutOfcpu", "NodeShutdown"])
+def test_a_notebook_whose_pod_the_cluster_takes_away_while_it_starts_is_started_again(reason: str) -> None:
+    taken = pod("lab-0193aabb", "notebook", phase="Failed", reason=reason, message="The node was low on resource: memory.")
+    seen = notebook(taken, server=Server(failure="The pod ended"))
+    assert seen.verdict.phase is Phase.GONE
+    assert "low on resource" in seen.verdict.message
+    broken = pod("lab-0193aabb", "notebook", phase="Failed", reason="Error")
+    assert notebook(broken, server=Server()).verdict.phase is Phase.FAILED
+
+
+def test_an_evicted_replica_is_no_failure_of_its_cluster() -> None:
+    taken = scheduler(phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
+    for was_ready in (False, True):
+        seen = look(taken, worker(0), worker(1), was_ready=was_ready)
+        assert (seen.verdict.phase, seen.verdict.reason) == (Phase.PROGRESSING, "Evicted")
+        assert "It is started again" in seen.verdict.message
+
+
+def test_who_evicts_a_pod_is_told_while_it_ends() -> None:
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+    seen = look(ending(scheduler(), target), worker(0), worker(1), was_ready=True)
+    assert (seen.verdict.reason, "Eviction API" in seen.verdict.message) == ("Evicted", True)
+
+
+def test_replicas_on_a_node_that_does_not_answer_are_told_by_its_name() -> None:
+    seen = look(scheduler(ready=False, node="node-7"), worker(0), worker(1), was_ready=True, lost_nodes=frozenset({"node-7"}))
+    assert (seen.verdict.phase, seen.verdict.reason) == (Phase.PROGRESSING, "NodeLost")
+    assert "node-7, which no longer answers" in seen.verdict.message
+    assert look(scheduler(node="node-7"), worker(0), worker(1), lost_nodes=frozenset({"node-7"})).verdict.phase is Phase.READY
+
+
+def test_a_container_that_ends_once_in_a_long_while_is_not_looping() -> None:
+    steady = {"startedAt": "2026-11-22T10:00:00Z", "finishedAt": "2026-11-22T18:59:00Z"}
+    brief = {"startedAt": "2026-11-22T18:58:58Z", "finishedAt": "2026-11-22T18:59:00Z"}
+    assert look(crashed(scheduler(), 5, **steady), worker(0), worker(1), was_ready=True).verdict.phase is Phase.PROGRESSING
+    assert look(crashed(scheduler(), 5, **brief), worker(0), worker(1), was_ready=True).verdict.phase is Phase.FAILED
+
+
+def unplaced(item: dict[str, Any], message: str, reason: str = "Unschedulable") -> dict[str, Any]:
+    item["spec"]["nodeName"] = ""
+    item["status"].update(phase="Pending", containerStatuses=[])
+    since = {"lastTransitionTime": "2026-11-22T19:00:00Z"}
+    item["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message, **since}]
+    return item
+
+
+def test_how_long_pods_have_been_without_room_is_told_of_the_one_that_waits_longest() -> None:
+    full = unplaced(worker(0), "0/3 nodes are available: 3 Insufficient cpu.")
+    assert look(scheduler(), full, worker(1)).without_room == 10.0
+    assert look(scheduler(), worker(0), worker(1)).without_room == 0.0
+    assert look(scheduler(), unplaced(worker(0), "", "SchedulingGated"), worker(1)).without_room == 0.0
+    assert look(scheduler(), ending(full), worker(1)).without_room == 0.0
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.", '0/3 nodes are available: persistentvolumeclaim "home" not found.'],
+)
+def test_a_home_volume_that_is_not_bound_is_no_want_of_room_and_is_waited_for_only_so_long(message: str) -> None:
+    seen = notebook(unplaced(pod("lab-0193aabb", "notebook"), message), server=Server(pending="spawn"))
+    assert (seen.verdict.phase, seen.verdict.reason, seen.without_room) == (Phase.PROGRESSING, "VolumeUnbound", 0.0)
+    assert "Ask an admin to check the storage class" in seen.verdict.message
+    late = observe(
+        notebook_spec(),
+        Seen(pods=(unplaced(pod("lab-0193aabb", "notebook"), message),), server=Server(pending="spawn")),
+        now=NOW + timedelta(minutes=11),
+        was_ready=False,
+    )
+    assert (late.verdict.phase, late.verdict.reason) == (Phase.FAILED, "VolumeUnbound")
+
+
+def test_a_home_volume_whose_storage_is_gone_fails_the_start_with_what_is_left_to_do() -> None:
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "home-lab-1234", "uid": "c1"}, "status": {"phase": "Lost"}}
+    seen = notebook(claim=claim)
+    assert (seen.verdict.phase, seen.verdict.reason) == (Phase.FAILED, "VolumeLost")
+    assert "Ask an admin to restore it" in seen.verdict.message
