@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from . import names
+from . import names, quantity
 from .spec import TeamSpec
 
 Document = dict[str, Any]
@@ -40,10 +40,25 @@ def resource_quota(team: TeamSpec) -> Document:
     return _document(team, "v1", "ResourceQuota", QUOTA_NAME, {"hard": dict(team.hard)})
 
 
+_DEFAULTS = {"cpu": "500m", "memory": "512Mi"}
+
+
 def limit_range(team: TeamSpec) -> Document:
-    """Defaults for pods that name no resources: without them a ResourceQuota would refuse such pods."""
-    amounts = {"cpu": "500m", "memory": "512Mi"}
-    return _document(team, "v1", "LimitRange", "atelier", {"limits": [{"type": "Container", "default": dict(amounts), "defaultRequest": dict(amounts)}]})
+    """Defaults for pods that name no resources: without them a ResourceQuota would refuse such pods. And no container or claim may be
+    larger than what the whole team may use, so that one refused for its size is told so, not that the quota is full.
+
+    A limit below the defaults is left to the ResourceQuota: a maximum may not be below a default.
+    """
+    most = {key: team.hard[f"limits.{key}"] for key, default in _DEFAULTS.items() if _reaches(team.hard.get(f"limits.{key}"), default)}
+    container: Document = {"type": "Container", "default": dict(_DEFAULTS), "defaultRequest": dict(_DEFAULTS)}
+    items = [container | ({"max": most} if most else {})]
+    if _reaches(team.hard.get("requests.storage"), "1"):
+        items.append({"type": "PersistentVolumeClaim", "max": {"storage": team.hard["requests.storage"]}})
+    return _document(team, "v1", "LimitRange", "atelier", {"limits": items})
+
+
+def _reaches(limit: str | None, amount: str) -> bool:
+    return limit is not None and quantity.parse(limit) >= quantity.parse(amount)
 
 
 def network_policies(team: TeamSpec) -> list[Document]:

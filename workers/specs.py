@@ -12,6 +12,7 @@ from k8s import names
 from k8s.spec import Devices, Endpoint, EnvironmentSpec, Home, Port, Probe, Resources, Role, TeamSpec, Topology
 from k8s.status import role_host
 from portal.domain.models import Accelerator, Environment, Quota, Team
+from portal.domain.quantities import ACCELERATORS, weight_thousandths
 from portal.domain.shape import FlavorShape, RoleShape, role_shapes
 
 from . import queues
@@ -177,16 +178,37 @@ def team_spec(team: Team) -> TeamSpec:
 
 
 def _hard(team: Team) -> dict[str, str]:
-    limits = dict(Quota.objects.filter(team=team, user=None).values_list("resource", "limit"))
+    """What can be held by the cluster too: sums over the whole namespace. Environments, members' limits and the month's budget cannot.
+
+    A limit that was lowered below present use stays at that use here until enough is given back: what the portal lets run must be able to
+    come back after a lost node.
+    """
+    bounds = {
+        resource: None if limit is None else max(limit, used)
+        for resource, limit, used in Quota.objects.filter(team=team, user=None).values_list("resource", "limit", "used")
+    }
     hard = {}
     for resource, (keys, form) in _HARD.items():
-        if (limit := limits.get(resource)) is not None:
-            hard.update({key: form.format(limit) for key in keys})
-    # Several accelerators may share a key; it is bounded only when each of them is. One that nobody granted counts as 0.
-    devices: dict[str, int | None] = {}
+        if (bound := bounds.get(resource)) is not None:
+            hard.update({key: form.format(bound) for key in keys})
+    return hard | {f"requests.{key}": str(count) for key, count in sorted(_devices(bounds).items())}
+
+
+def _devices(bounds: Mapping[str, int | None]) -> dict[str, int]:
+    """Most devices of each key. Several accelerators may share one: it is bounded when each of them is (one that nobody granted counts
+    as 0), or when all accelerators together are, by the lightest of those that share it."""
+    sums: dict[str, int | None] = {}
+    lightest: dict[str, int] = {}
     for accelerator in Accelerator.objects.all():
-        limit = limits.get(f"accelerator:{accelerator.slug}", 0)
-        before = devices.get(accelerator.resource_key, 0)
-        devices[accelerator.resource_key] = None if limit is None or before is None else before + limit
-    hard.update({f"requests.{key}": str(limit) for key, limit in sorted(devices.items()) if limit is not None})
-    return hard
+        key, bound = accelerator.resource_key, bounds.get(f"accelerator:{accelerator.slug}", 0)
+        before = sums.get(key, 0)
+        sums[key] = None if bound is None or before is None else before + bound
+        weight = weight_thousandths(accelerator.quota_weight)
+        lightest[key] = min(weight, lightest.get(key, weight))
+    together = bounds.get(ACCELERATORS)
+    if together is not None:
+        for key, weight in lightest.items():
+            if weight:
+                most, one_by_one = together // weight, sums[key]
+                sums[key] = most if one_by_one is None else min(most, one_by_one)
+    return {key: count for key, count in sums.items() if count is not None}

@@ -10,7 +10,7 @@ import pytest
 from k8s import manifests
 from k8s.spec import Endpoint, Port, Probe
 from portal.domain import services
-from portal.domain.models import Template
+from portal.domain.models import Accelerator, Template
 from workers.specs import TemplateError, environment_spec, team_spec
 
 from .conftest import World, row
@@ -102,6 +102,22 @@ def test_a_teams_limits_become_a_resource_quota(world: World) -> None:
         "requests.huawei.com/Ascend910": "0",
         "requests.nvidia.com/gpu": "6",
     }
+
+
+def test_a_limit_of_all_accelerators_together_bounds_each_key_by_its_lightest(world: World) -> None:
+    Accelerator.objects.filter(slug="nvidia-a100-80g").update(quota_weight=2.5)
+    for resource, limit in (("accelerators", 5500), ("accelerator:nvidia-a100-80g", None), ("accelerator:ascend-910", 3)):
+        services.quota_set(actor=None, team=world.vision, user=None, resource=resource, limit=limit)
+    hard = team_spec(world.vision).hard
+    assert (hard["requests.nvidia.com/gpu"], hard["requests.huawei.com/Ascend910"]) == ("5", "3")
+
+
+def test_a_limit_below_present_use_lets_what_runs_come_back(world: World) -> None:
+    environment = world.request()
+    services.quota_set(actor=None, team=world.vision, user=None, resource="cpu", limit=500)
+    assert team_spec(world.vision).hard["limits.cpu"] == f"{environment.reserved['cpu']}m"
+    services.environment_move(environment.pk, "failed")
+    assert team_spec(world.vision).hard["limits.cpu"] == "500m"
 
 
 def test_an_unlimited_accelerator_leaves_its_key_open(world: World) -> None:
