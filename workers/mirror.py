@@ -105,7 +105,7 @@ class Mirror(threading.Thread, Generic[T]):
                 pause = _STALE_PAUSE
                 logger.warning("an old list is not believed, asked again: kind=%s %s", self.kind.plural, error)
             except errors.ClusterError as error:
-                pause = max(error.retry_after or 0.0, min(_MAX_PAUSE, max(0.5, pause * 2)))
+                pause = max(min(error.retry_after or 0.0, _MAX_PAUSE), min(_MAX_PAUSE, max(0.5, pause * 2)))
                 logger.warning("watch broke off, starting over: kind=%s error=%s", self.kind.plural, error)
             except Exception:
                 pause = _MAX_PAUSE

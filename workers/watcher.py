@@ -58,6 +58,7 @@ _NODES_EVERY = 60.0
 _NODES_PAUSE = 1.0
 _ORPHANS_EVERY, _SERVERS_EVERY, _CLAIMS_EVERY = 5.0, 30.0, 60.0
 _MISSED_SECONDS = 60.0  # what a follower heard in so long may not have been acted upon by a leader that died
+_TIDY_FROM = 50_000  # objects
 _OTHER_KINDS = (api.CONFIG_MAPS, api.SERVICES, api.SECRETS, api.POLICIES, api.CLAIMS)
 
 
@@ -68,6 +69,7 @@ class PodSeen:
     thing: Thing | None
     use: nodes.Use | None
     outline: Any = None
+    ready: bool = False
     is_notebook: bool = False
     owner: str = ""
 
@@ -79,7 +81,12 @@ def pod_seen(pod: Object) -> PodSeen:
         return PodSeen(thing=None, use=use)
     metadata = pod["metadata"]
     owner = metadata.get("annotations", {}).get(names.OWNER_NAME, "")
-    return PodSeen(thing=ours, use=use, outline=outline(pod), is_notebook=metadata["labels"].get(names.KIND) == "notebook", owner=owner)
+    return PodSeen(thing=ours, use=use, outline=outline(pod), ready=_is_ready(pod), is_notebook=metadata["labels"].get(names.KIND) == "notebook", owner=owner)
+
+
+def _is_ready(pod: Object) -> bool:
+    conditions = pod.get("status", {}).get("conditions", ())
+    return not pod["metadata"].get("deletionTimestamp") and any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def outline(pod: Object) -> Any:
@@ -126,6 +133,7 @@ class Watcher:
         self.clock = Clock()
         self._nodes_changed = threading.Event()
         self._by_uid: dict[str, str] = {}  # object -> environment; objects that are gone stay until the next tidying
+        self._tidy_at = _TIDY_FROM
         self._missed: dict[str, float] = {}  # environment -> when it would have been nudged by a leader
         self._missed_events: deque[tuple[float, Object]] = deque(maxlen=5000)
         ours = f"{names.INSTALL}={settings.INSTALL_ID},{names.MANAGED_BY}={names.MANAGER}"
@@ -190,13 +198,15 @@ class Watcher:
         ours = found.thing if found else None
         if found is None or ours is None or not self._remember(ours) or (old and new and old.outline == new.outline):
             return
+        if new is not None and old is None and new.ready and not self.pods.synced.is_set():
+            return  # it was up before this process: a thousand that are well need no thousand looks
         self._nudge(ours.environment)
         if new is not None and old is None and new.is_notebook and self.leader.leads:
             self.starts.follow(ours.environment, new.owner, ours.name)
 
     def _set_changed(self, old: SetSeen | None, new: SetSeen | None) -> None:
         found = new or old
-        if found and self._remember(found.thing) and (old is None or new is None or old.ready != new.ready):
+        if found and self._remember(found.thing) and self.sets.synced.is_set() and (old is None or new is None or old.ready != new.ready):
             self._nudge(found.thing.environment)
 
     def _thing_changed(self, old: Thing | None, new: Thing | None) -> None:
@@ -210,8 +220,9 @@ class Watcher:
 
     def _remember(self, item: Thing) -> bool:
         """Keep whose it is, for events about it. False for what belongs to no environment."""
-        if len(self._by_uid) > 50_000:
-            self._by_uid.clear()
+        if len(self._by_uid) > self._tidy_at:
+            self._by_uid = {each.uid: each.environment for each in self._all_things() if each.environment}
+            self._tidy_at = max(_TIDY_FROM, 2 * len(self._by_uid))
         if item.environment:
             self._by_uid[item.uid] = item.environment
         return bool(item.environment)
@@ -272,6 +283,9 @@ class Watcher:
         needed: list[Mirror[Any]] = [self.pods, self.sets, *self.others]
         if not all(mirror.current for mirror in needed):
             return None
+        return self._all_things()
+
+    def _all_things(self) -> list[Thing]:
         found = [pod.thing for pod in self.pods.objects() if pod.thing] + [item.thing for item in self.sets.objects()]
         for mirror in self.others:
             found += mirror.objects()
