@@ -144,11 +144,13 @@ def seats_for(room: Room, pods: Sequence[Pods], *, within: Collection[str] | Non
     """Seats for all pods or None: the largest role first, each where it leaves least; then a bounded search over what that missed."""
     groups = _by_size(pods)
     names = [[name for name in room.usable(each.need) if name in room.free and (within is None or name in within)] for each in groups]
+    if len(groups) == 1:
+        alone = _best_fit(room.free, names[0], groups[0])
+        return None if alone is None else {name: {groups[0].role: count} for name, count in alone.items()}
     for each, own in zip(groups, names, strict=True):
         if not _enough(room.free, own, each.need, each.count):
             return None
-    touched = {name for own in names for name in own}
-    free = {name: dict(room.free[name]) for name in touched} if len(groups) > 1 else room.free
+    free = {name: dict(room.free[name]) for name in {name for own in names for name in own}}
     seats: dict[str, dict[str, int]] = {}
     for each, own in zip(groups, names, strict=True):
         chosen = _best_fit(free, own, each)
@@ -156,8 +158,7 @@ def seats_for(room: Room, pods: Sequence[Pods], *, within: Collection[str] | Non
             return _Search(room, groups, names, steps).run()
         for name, count in chosen.items():
             seats.setdefault(name, {})[each.role] = count
-            if len(groups) > 1:
-                _change(free[name], each.need, -count)
+            _change(free[name], each.need, -count)
     return seats
 
 

@@ -21,7 +21,7 @@ from ..queueing import Admitted, Held, Pods, Topology, Waiting, with_promises
 from ..shape import FlavorShape, RoleShape, role_shapes
 
 _HISTORY = timedelta(days=30)
-_HISTORY_ROWS = 2000
+_HISTORY_ROWS = 1000
 _SHORT = timedelta(minutes=1)  # what ended sooner never really began
 HELD_BACK = timedelta(seconds=30)  # one that came back for want of room is not tried again sooner, unless the nodes have changed
 
@@ -232,7 +232,7 @@ def use_within(now: datetime, window: timedelta) -> list[Held]:
 
 
 def early_ends(now: datetime) -> list[tuple[str, str, float]]:
-    """(template, team, part of the granted time that was used) of environments that ended within the last 30 days, the latest 2,000."""
+    """(template, team, part of the granted time that was used) of environments that ended within the last 30 days, the latest 1,000."""
     rows = (
         Usage.objects.filter(resource=CPU, ended_at__gt=now - _HISTORY, granted_seconds__gt=0)
         .order_by("-ended_at")

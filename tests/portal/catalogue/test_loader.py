@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 
 from portal.catalogue.loader import BUILTIN, CatalogueError, load
 from portal.domain import services
-from portal.domain.models import Accelerator, Flavor, Quota, Template
+from portal.domain.models import Accelerator, Flavor, Priority, Quota, Team, Template
 
 DASK = yaml.safe_load((BUILTIN / "templates" / "dask.yaml").read_text())
 
@@ -160,3 +160,59 @@ def test_the_command_names_the_faults_and_fails(db: None, tmp_path: Path) -> Non
         call_command("load_catalogue", str(tmp_path / "nope"))
     call_command("load_catalogue", verbosity=0)
     assert Template.objects.count() == 2
+
+
+def test_priorities_are_loaded_and_their_teams_are_the_admins(db: None, tmp_path: Path) -> None:
+    write(tmp_path, "priorities", "slug: deadline\ntitle: {en: Deadline}\nvalue: 70\neveryone: false\npreempts: true\n")
+    load([BUILTIN, tmp_path])
+    rows = {row.slug: (row.value, row.everyone, row.leads_only, row.preempts) for row in Priority.objects.all()}
+    assert rows == {
+        "low": (10, True, False, False),
+        "normal": (50, True, False, False),
+        "high": (90, True, True, True),
+        "deadline": (70, False, False, True),
+    }
+    Priority.objects.get(slug="deadline").teams.add(Team.objects.create(slug="vision", name="Vision"))
+    Priority.objects.filter(slug="deadline").update(value=1)
+    load([BUILTIN, tmp_path])
+    deadline = Priority.objects.get(slug="deadline")
+    assert (deadline.value, [team.slug for team in deadline.teams.all()]) == (70, ["vision"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("slug: p\ntitle: {en: P}\nvalue: high\n", ":3: value: 'high' is not of type 'integer'"),
+        ("slug: p\ntitle: {en: P}\n", ":1: (document): 'value' is a required property"),
+        ("slug: p\ntitle: {en: P}\nvalue: 1\npreemts: true\n", ":1: (document): Additional properties"),
+        (f"slug: {'p' * 41}\ntitle: {{en: P}}\nvalue: 1\n", ":1: slug: longer than 40 characters"),
+        ("slug: high\ntitle: {en: P}\nvalue: 1\n", ":1: slug: high is already in"),
+    ],
+)
+def test_a_bad_priority_file_is_refused(db: None, tmp_path: Path, text: str, says: str) -> None:
+    file = write(tmp_path, "priorities", text)
+    assert any(fault.startswith(f"{file}{says}") for fault in faults(tmp_path)), faults(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scheduling", "field", "says"),
+    [
+        ({"topology": {"level": "rack"}}, "scheduling.topology", "'mode' is a required property"),
+        ({"topology": {"level": "rack", "mode": "must"}}, "scheduling.topology.mode", "'must' is not one of"),
+        ({"preemptible": True, "preempt_grace": "soon"}, "scheduling.preempt_grace", "not a span of time"),
+        ({"preempt_grace": "5m"}, "scheduling.preempt_grace", "says nothing without"),
+        ({"topolgy": {}}, "scheduling", "Additional properties"),
+    ],
+)
+def test_a_template_with_a_wrong_scheduling_block_is_refused(db: None, tmp_path: Path, scheduling: dict[str, Any], field: str, says: str) -> None:
+    write(tmp_path, "templates", yaml.safe_dump(changed("scheduling", to=scheduling), sort_keys=False))
+    (fault,) = faults(tmp_path)
+    assert f" {field}: " in fault
+    assert says in fault
+
+
+def test_a_template_may_name_a_level_that_this_installation_does_not_know(db: None, tmp_path: Path) -> None:
+    document = changed("scheduling", to={"topology": {"level": "rack", "mode": "required"}, "preemptible": True, "preempt_grace": "5m"})
+    write(tmp_path, "templates", yaml.safe_dump(document, sort_keys=False))
+    load([BUILTIN, tmp_path])
+    assert Template.objects.get(slug="mine").spec["scheduling"]["preemptible"]
