@@ -26,7 +26,7 @@ def environments_claim(limit: int) -> list[UUID]:
         return []
     with transaction.atomic():
         now = timezone.now()
-        due = selectors.due(now).select_for_update(of=("self",), skip_locked=True, no_key=True)
+        due = selectors.due(now).select_for_update(skip_locked=True, no_key=True)
         keys = list(due.order_by("next_check_at").values_list("pk", flat=True)[:limit])
         Environment.objects.filter(pk__in=keys).update(next_check_at=now + timedelta(seconds=settings.SWEEP_SECONDS * _CLAIM))
         return keys
