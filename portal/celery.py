@@ -10,6 +10,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 app = Celery("atelier")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.imports = ("workers.tasks",)
+# A new process of the pool that says nothing for so long is killed, and another is made; by default after 4 s, which on a busy machine is for ever.
+app.conf.worker_proc_alive_timeout = 60.0
 
 
 @setup_logging.connect
