@@ -258,10 +258,12 @@ def environment_preview(
     if storage:
         amounts[STORAGE] = storage
     quota = tuple(ledger.effects(draft.team, actor, amounts))
-    refusals = [message for messages in ledger.exceeded(draft.team, actor, quota).errors.values() for message in messages]
+    approval = _reasons(draft, storage)
+    # What waits for approval holds only its storage; the rest has to fit when it is approved.
+    now_needed = [effect for effect in quota if not approval or effect.resource == STORAGE]
+    refusals = [message for messages in ledger.exceeded(draft.team, actor, now_needed).errors.values() for message in messages]
     if volume and volume.purge_requested_at:
         refusals.append(f"The home volume of the former {draft.name} is being purged. Try again in a minute, or choose another name.")
-    approval = _reasons(draft, storage)
     return Preview(
         allowed=not refusals,
         refusals=tuple(refusals),

@@ -90,6 +90,20 @@ def test_a_request_within_every_rule_does_not_wait(world: World, fields: dict[st
     assert world.request().state == State.REQUESTED
 
 
+def test_a_full_quota_does_not_keep_one_from_asking_but_full_storage_does(world: World) -> None:
+    rule(template="notebook")
+    world.limit("cpu", 0)
+    wish: dict[str, Any] = {"actor": world.alice, "name": "nb", "template": "notebook", "flavor": "cpu-small", "team": ""}
+    preview = services.environment_preview(**wish)
+    assert (preview.allowed, [effect.fits for effect in preview.quota if effect.resource == "cpu"]) == (True, [False, True])
+    world.limit("storage", 0)
+    assert not services.environment_preview(**wish).allowed
+    with pytest.raises(QuotaExceeded, match="storage"):
+        services.environment_request(**wish)
+    world.limit("storage", None)
+    assert services.environment_request(**wish).state == State.AWAITING_APPROVAL
+
+
 def test_of_several_limits_the_lowest_counts_and_every_reason_is_told(world: World) -> None:
     rule(resource="cpu", above=800)
     rule(resource="cpu", above=500, team=world.vision)
