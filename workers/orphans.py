@@ -21,7 +21,7 @@ from k8s import errors, names
 from k8s.cluster import CLAIMS, CONFIG_MAPS, PODS, STATEFUL_SETS, Cluster, Kind
 from portal.domain import services
 from portal.domain.lifecycle import Desired, State
-from portal.domain.models import Environment, User, Volume
+from portal.domain.models import Environment, Membership, Volume
 
 from .hub import Hub, HubError, HubServer
 
@@ -135,7 +135,7 @@ class Orphans:
     def _delete_batch(self, pool: ThreadPoolExecutor, batch: Mapping[str, list[Thing]]) -> int:
         """Read the rows again, hold those that could be started meanwhile, and delete."""
         rows = {str(row.pk): row for row in Environment.objects.filter(pk__in=list(batch)).select_related("owner")}
-        owners = {names.label_value(name) for name in User.objects.values_list("username", flat=True)}
+        owners = _owners()
         holder = f"orphans:{threading.get_ident()}:{time.monotonic_ns()}"
         held: list[str] = []
         try:
@@ -151,12 +151,12 @@ class Orphans:
                     held.append(key)
                     if taken.state != State.STOPPED:
                         continue
-                known = owners if row is None else {names.label_value(row.owner.username)}
                 for item in things:
+                    known = owners.get(item.namespace, set()) if row is None else {names.label_value(row.owner.username)}
                     if item.labels.get(names.OWNER) in (None, *known):
                         doomed.append(item)
                     else:
-                        self._tell(item, "its owner is not the environment's")
+                        self._tell(item, "its owner is not the environment's, or nobody of the team")
             doomed.sort(key=lambda item: _PARENTS_FIRST.get(item.kind, 2))
             return sum(pool.map(self._delete, doomed))
         finally:
@@ -256,6 +256,15 @@ def _wanted() -> dict[str, bool]:
     alive = [state.value for state in State if state not in _AT_REST]
     rows = Environment.objects.filter(state__in=alive).values_list("pk", "state", "desired")
     return {str(key): state == State.RUNNING and desired == Desired.RUNNING for key, state, desired in rows.iterator()}
+
+
+def _owners() -> dict[str, set[str]]:
+    """Label of whoever is in a team or has ever had an environment there, by the team's namespace."""
+    found: dict[str, set[str]] = {}
+    members = Membership.objects.values_list("team__slug", "user__username")
+    for team, name in members.union(Environment.objects.order_by().values_list("team__slug", "owner__username")):
+        found.setdefault(names.namespace(team), set()).add(names.label_value(name))
+    return found
 
 
 def _is_server_of_ours(server: HubServer) -> bool:

@@ -56,7 +56,7 @@ def orphans(count: int, install: str) -> list[Object]:
 
 
 def look_alikes(count: int, install: str, living: str, deleted: str) -> list[Object]:
-    """Of every sort in turn. `living`: id of an environment that runs, `deleted`: of one of alice's that is deleted."""
+    """Of every sort in turn; charlie is a user, of no team. `living`: id of an environment that runs, `deleted`: of one of alice's that is deleted."""
     unknown = str(uuid4())
     sorts: list[tuple[dict[str, str], str]] = [
         (labels("other-install", unknown), NAMESPACE),
@@ -65,6 +65,7 @@ def look_alikes(count: int, install: str, living: str, deleted: str) -> list[Obj
         (labels(install, unknown, **{names.MANAGED_BY: ""}), NAMESPACE),
         (labels(install, unknown, **{names.OWNER: "nobody-here"}), NAMESPACE),
         (labels(install, deleted, **{names.OWNER: "charlie"}), NAMESPACE),
+        (labels(install, unknown, **{names.OWNER: "charlie"}), NAMESPACE),
         (labels(install, unknown, **{names.TEAM: "speech"}), NAMESPACE),
         (labels(install, unknown), "default"),
         (labels(install, "not-an-id"), NAMESPACE),
