@@ -66,10 +66,24 @@ class AcceleratorAdmin(_Catalogue):
         services.quota_rows_ensure()  # each team may use 0 of a new one until granted more
 
 
+class PriorityForm(forms.ModelForm):
+    class Meta:
+        model = Priority
+        fields = ["slug", "title", "value", "everyone", "teams", "leads_only", "preempts"]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        document = {"slug": data.get("slug") or self.instance.slug} | {key: data[key] for key in ("title", "value") if key in data}
+        for fault in () if self.errors else faults_of("priority", document):
+            self.add_error(str(fault.path[0]) if fault.path and fault.path[0] in self.fields else None, fault.message)
+        return data
+
+
 @admin.register(Priority)
 class PriorityAdmin(admin.ModelAdmin):
     """Which teams may use it is said here only; loading the files again leaves that alone. What waits keeps the value it was asked with."""
 
+    form = PriorityForm
     list_display = ["slug", "value", "everyone", "leads_only", "preempts"]
     list_filter = ["everyone", "leads_only", "preempts"]
     filter_horizontal = ["teams"]

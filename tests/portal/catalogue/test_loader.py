@@ -216,3 +216,18 @@ def test_a_template_may_name_a_level_that_this_installation_does_not_know(db: No
     write(tmp_path, "templates", yaml.safe_dump(document, sort_keys=False))
     load([BUILTIN, tmp_path])
     assert Template.objects.get(slug="mine").spec["scheduling"]["preemptible"]
+
+
+def test_priorities_are_kept_in_the_admin_by_the_same_rules(admin_client: Any) -> None:
+    load()
+    page = "/admin/domain/priority/add/"
+    wrong = admin_client.post(page, {"slug": "rush", "title": '{"zh-hans": "急"}', "value": 80})
+    assert "is a required property" in wrong.content.decode().replace("&#x27;", "'")
+    assert not Priority.objects.filter(slug="rush").exists()
+    answer = admin_client.post(page, {"slug": "rush", "title": '{"en": "Rush"}', "value": 80, "everyone": "on"})
+    assert answer.status_code == 302, answer.content.decode()
+    rush = Priority.objects.get(slug="rush")
+    assert (rush.value, rush.everyone, rush.preempts) == (80, True, False)
+    admin_client.post(f"/admin/domain/priority/{rush.pk}/change/", {"slug": "other", "title": '{"en": "Rush"}', "value": 70})
+    rush.refresh_from_db()
+    assert (rush.slug, rush.value, rush.everyone) == ("rush", 70, False)
