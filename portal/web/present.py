@@ -221,6 +221,7 @@ def actions(environment: Environment, user: User, hub_url: str) -> Actions:
     """Actions to offer. `hub_url` is the Hub's public base address."""
     state, desired = State(environment.state), Desired(environment.desired)
     gone = desired is Desired.DELETED or state in {State.DELETING, State.DELETED}
+    asked = state is State.AWAITING_APPROVAL  # what was asked for stays as it is until somebody answers
     path = str((environment.observed or {}).get("hub_url") or "")
     lab = ""
     if path.startswith("/") and state is State.RUNNING and desired is Desired.RUNNING and environment.owner_id == user.pk:
@@ -230,8 +231,8 @@ def actions(environment: Environment, user: User, hub_url: str) -> Actions:
         start=not gone and state is State.STOPPED and desired is Desired.STOPPED,
         stop=not gone and desired is Desired.RUNNING and state is not State.FAILED,
         retry=not gone and state is State.FAILED,
-        scale=not gone and environment.workers > 0 and state is not State.STOPPING and (desired is Desired.RUNNING or state is State.STOPPED),
-        extend=not gone and environment.expires_in is not None and desired is Desired.RUNNING and state is not State.FAILED,
+        scale=not gone and not asked and environment.workers > 0 and state is not State.STOPPING and (desired is Desired.RUNNING or state is State.STOPPED),
+        extend=not gone and not asked and environment.expires_in is not None and desired is Desired.RUNNING and state is not State.FAILED,
         rename=not gone and state is State.STOPPED,  # its name is part of its addresses
         schedule=not gone,
         delete=not gone,

@@ -47,7 +47,7 @@ def waiting(world: World, **queue: Any) -> Environment:
 def test_one_that_waits_shows_its_place_why_and_that_no_start_can_be_estimated(world: World, client_of: ClientOf) -> None:
     text = page_of(client_of(world.alice), waiting(world))
     assert 'id="queue-position">2<' in text
-    assert "waiting for 1 x a100: 0 free, 1 environment ahead" in text
+    assert "Waiting for 1 x a100: 0 free, 1 environment ahead" in text
     assert "not known" in text
 
 
