@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from . import services
 from .errors import DomainError
-from .models import Approval, ApprovalRule, Environment, Event, Membership, Node, Notification, Quota, Team, User, Volume
+from .models import Approval, ApprovalRule, Environment, Event, Membership, Node, Notification, Quota, Team, Usage, User, Volume
 from .quantities import BASE_RESOURCES, accelerator_of
 from .services.asking import HOURS
 
@@ -60,6 +60,17 @@ class VolumeAdmin(ReadOnly):
     list_display = ["name", "owner", "team", "size_bytes", "created_at", "purge_requested_at"]
     list_filter = ["team"]
     search_fields = ["name", "owner__username"]
+
+
+@admin.register(Usage)
+class UsageAdmin(ReadOnly):
+    """What was held and for how long: the ground of budgets, so nothing to be corrected by hand."""
+
+    list_display = ["environment", "owner", "team", "resource", "amount", "weight", "started_at", "ended_at"]
+    list_filter = ["team", "resource"]
+    search_fields = ["owner__username", "environment__name", "=environment__id"]
+    list_select_related = ["environment", "owner", "team"]
+    date_hierarchy = "started_at"
 
 
 @admin.register(Node)
@@ -191,14 +202,14 @@ class QuotaForm(forms.ModelForm):
 @admin.register(Quota)
 class QuotaAdmin(admin.ModelAdmin):
     form = QuotaForm
-    list_display = ["team", "user", "resource", "limit", "used"]
+    list_display = ["team", "user", "resource", "limit", "used", "period"]
     list_filter = ["team", "resource"]
     search_fields = ["user__username", "resource"]
     list_select_related = ["team", "user"]
     autocomplete_fields = ["user", "team"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        return ["team", "user", "resource", "used"] if obj else ["used"]
+        return ["team", "user", "resource", "used", "period"] if obj else ["used", "period"]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # a row also keeps what is in use

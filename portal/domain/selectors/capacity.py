@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from ..capacity import Capacity, capacity_for
 from ..models import Accelerator, Flavor, Node, Quota, Team, Template, User
-from ..quantities import BASE_RESOURCES, accelerator_resource
+from ..quantities import ACCELERATORS, BASE_RESOURCES, accelerator_resource, weight_thousandths
 from ..shape import RoleShape
 from .picture import need_of, nodes_with_promises
 
@@ -47,6 +47,7 @@ def _headroom(user: User, flavor: Flavor) -> int | None:
     amounts = {"cpu": flavor.cpu_millis, "memory": flavor.memory_bytes}
     if flavor.accelerator and flavor.accelerator_count:
         amounts[accelerator_resource(flavor.accelerator.slug)] = flavor.accelerator_count
+        amounts[ACCELERATORS] = flavor.accelerator_count * weight_thousandths(flavor.accelerator.quota_weight)
     best = 0
     for team in Team.objects.filter(memberships__user=user):
         rows = Quota.objects.filter(Q(user=None) | Q(user=user), team=team, resource__in=list(amounts))

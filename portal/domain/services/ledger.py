@@ -98,6 +98,12 @@ def reserve(team: Team, user: User, amounts: Mapping[str, int]) -> None:
         return
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("quota is reserved inside the transaction of a verb")
+    if connection.vendor == "postgresql":
+        # A look before anything is locked: who is refused does not make others wait until the words are found. On SQLite the verb's
+        # transaction has locked everything already.
+        all_effects = effects(team, user, amounts)
+        if not all(effect.fits for effect in all_effects):
+            raise exceeded(team, user, all_effects)
     if _take(team.pk, user.pk, amounts, 2 * len(amounts)):
         return
     all_effects = _effects(team, user, amounts, _rows_ready(team.pk, user.pk, amounts))
@@ -213,12 +219,10 @@ def _effects(team: Team, user: User, amounts: Mapping[str, int], rows: _Rows) ->
 def exceeded(team: Team, user: User, all_effects: Iterable[QuotaEffect]) -> QuotaExceeded:
     """The refusal: limit, use, amount, and who can change it."""
     errors: dict[str, list[str]] = {}
-    who: dict[str, str] = {}
-    for effect in all_effects:
-        if not effect.fits:
-            if effect.scope not in who:
-                who[effect.scope] = _who(team, effect.scope)
-            errors.setdefault(effect.resource, []).append(f"{_refusal(team, user, effect)} {who[effect.scope]}")
+    refused = [effect for effect in all_effects if not effect.fits]
+    who = {scope: _who(team, scope) for scope in {effect.scope for effect in refused}}
+    for effect in refused:
+        errors.setdefault(effect.resource, []).append(f"{_refusal(team, user, effect)} {who[effect.scope]}")
     messages = [message for several in errors.values() for message in several]
     return QuotaExceeded(" ".join(messages) or "The quota was used up by somebody else a moment ago. Try again.", errors=errors)
 

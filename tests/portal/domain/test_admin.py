@@ -24,6 +24,7 @@ PAGES = [
     "team",
     "membership",
     "quota",
+    "usage",
     "user",
     "environment",
     "volume",
