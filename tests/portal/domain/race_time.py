@@ -59,7 +59,8 @@ def make_due() -> None:
     planned = {"schedule": schedule, "schedule_next_at": now - timedelta(days=2), "started_at": now - timedelta(days=3), "expires_at": None}
     room = {"preempt_at": now - timedelta(seconds=1), "preempted_for": winner.pk}
     unused = {"desired": Desired.STOPPED.value, "delete_at": now - timedelta(seconds=1), "delete_warned_at": now - timedelta(days=1)}
-    for kind, changes in {"late": late, "soon": soon, "plan": planned, "room": room, "old": unused}.items():
+    kinds: dict[str, dict[str, Any]] = {"late": late, "soon": soon, "plan": planned, "room": room, "old": unused}
+    for kind, changes in kinds.items():
         for number in range(EACH):
             made = services.environment_request(actor=alice, name=f"{kind}-{number}", template="notebook", flavor="cpu-small", team="vision")
             for state in (State.QUEUED, State.PROVISIONING, State.RUNNING):
