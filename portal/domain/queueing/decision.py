@@ -12,7 +12,9 @@ from .model import Admitted, Decision, Load, Picture, Placement, Standing, Waiti
 from .order import ordered
 from .preemption import by_value, may_be_stopped, victims_for
 from .promises import promise
-from .room import Room, load_of
+from .room import BRIEF_STEPS, SEARCH_STEPS, Room, load_of
+
+_CLOSELY = 20  # of those who cannot start are looked at with patience
 
 
 def decide(picture: Picture) -> Decision:
@@ -82,7 +84,7 @@ class _Pass:
 
     def _consider(self, one: Waiting) -> None:
         end = self.ends.of_start(one, self.now, early=False)
-        placement = self._room_for(end).place(one)
+        placement = self._room_for(end).place(one, steps=SEARCH_STEPS if len(self.codes) < _CLOSELY else BRIEF_STEPS)
         if placement is not None:
             load = load_of(placement.seats, one.pods)
             self.admit[one.id] = placement
@@ -110,9 +112,9 @@ class _Pass:
         return least
 
     def _block(self, one: Waiting) -> None:
-        if self.room.place(one) is not None:
+        if self.shadows and self.room.place(one, steps=BRIEF_STEPS) is not None:
             self.codes[one.id] = words.TURN, ""
-        elif one.topology is not None and one.topology.required and self.room.place(replace(one, topology=None)) is not None:
+        elif one.topology is not None and one.topology.required and self.room.place(replace(one, topology=None), steps=BRIEF_STEPS) is not None:
             self.codes[one.id] = words.TOPOLOGY, words.waiting_for_topology(one)
         else:
             self.codes[one.id] = words.ROOM, ""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from .model import Admitted, Load, Waiting
-from .room import Room, load_of
+from .room import BRIEF_STEPS, Room, load_of
 
 ENOUGH = 5  # ended environments from which something can be said
 EARLY = 0.2  # quantile that stands for "ends early"
@@ -132,7 +132,7 @@ def starts(
             look = touched is None or bool(touched & names[key])
             while line and look:
                 one = line[-1]
-                seats = room.place(one) if _may_fit(one, room) else None
+                seats = room.place(one, steps=BRIEF_STEPS) if _may_fit(one, room) else None
                 if seats is None:
                     break
                 load = load_of(seats.seats, one.pods)

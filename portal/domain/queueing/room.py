@@ -9,6 +9,7 @@ from ..capacity import COMMON, Need, NodeLike, blocked_now, count_in, eligible, 
 from .model import Load, Placement, Pods, Seats, Topology, Waiting
 
 SEARCH_STEPS = 3000  # tries before a gang of several roles is said not to fit; small ones are searched to the end
+BRIEF_STEPS = 300  # the same for estimates, and for those far behind in a long queue
 
 
 _WIDE = 64  # nodes among which such a search looks
