@@ -116,7 +116,7 @@ class _Listing:
         groups = {f"user.{user.pk}", *(f"team.{pk}" for pk in teams.values_list("pk", flat=True))}
         query = selectors.environments_visible_to(user).select_related(None)
         query = query.exclude(state=State.DELETED) if ids is None else query.filter(pk__in=ids)
-        return groups, {str(pk): tuple(rest) for pk, *rest in query.values_list("pk", "state", "last_seq", "observed_at")}
+        return groups, {str(pk): tuple(rest) for pk, *rest in query.values_list("pk", "state", "last_seq", "observed_at", "queue")}
 
     async def look(self, ids: set[str] | None = None) -> list[dict[str, object]]:
         """What changed since the last look, among `ids` or at all. Raises SignInNeeded."""
