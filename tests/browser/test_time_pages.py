@@ -65,6 +65,23 @@ def test_the_place_in_the_queue_follows_without_a_reload(page_of: PageOf, portal
     assert page.evaluate("window.notReloaded")
 
 
+def test_the_queue_page_follows_without_a_reload(page_of: PageOf, portal: Portal, environment: Callable[..., str]) -> None:
+    key = environment()
+    portal.rows("move", environment=key, to="queued")
+    portal.rows("write", environment=key, admitted_at=None, queue=told(2))
+    page = page_of("bob")
+    page.goto("/queue/")
+    expect(page.locator("[data-live-target=live][data-connection=open]")).to_be_attached()
+    row = page.locator(f"#queue-{key}")
+    expect(row).to_contain_text("Waiting for 1 x pod: 0 free, 1 environments ahead")
+    page.evaluate("window.notReloaded = true")
+    portal.rows("write", environment=key, queue=told(1))
+    expect(row).to_contain_text("0 environments ahead")
+    portal.rows("move", environment=key, to="provisioning")
+    expect(row).to_have_count(0)
+    assert page.evaluate("window.notReloaded")
+
+
 def test_the_zone_of_the_settings_goes_before_the_browsers(page_of: PageOf, portal: Portal, environment: Callable[..., str]) -> None:
     key = environment(owner="alice")
     portal.rows("move", environment=key, to="queued")
