@@ -258,7 +258,16 @@ def clean(context: Context) -> bool:
     old = [item for item in objects if not _belongs(item, keep) or item in ended]
     _remove(context.cluster, old)
     release(context, old)
-    return not old and (not context.is_notebook or (server := _stopped_server(context)) is None or server.pending != "stop")
+    return not old and (not context.is_notebook or _server_ended(context, objects))
+
+
+def _server_ended(context: Context, objects: Iterable[Object]) -> bool:
+    """Whether no server is being stopped. One without a pod is stopped: the Hub looks by itself every few seconds only."""
+    server = _stopped_server(context)
+    if server is not None and server.ready and not any(item["kind"] == "Pod" for item in objects):
+        context.hub.server_stop(context.owner, context.spec.base_name)
+        server = _stopped_server(context)
+    return server is None or server.pending != "stop"
 
 
 def _belongs(item: Object, keep: set[str]) -> bool:

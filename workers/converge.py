@@ -203,13 +203,14 @@ class _Round:
 
     def _loss(self) -> str:
         """Names this loss of the notebook: the run that ended, or the pod that was taken during a start. Told and counted once, however
-        often the way back is begun."""
+        often the way back is begun: what is left of the run that ended is no loss of the start after it."""
         environment = self.context.environment
-        ended = [pod for pod in self.look.seen.pods if pod.get("status", {}).get("phase") == "Failed"] if self.look else []
-        if environment.state != State.RUNNING and ended:
+        pods = self.look.seen.pods if self.look and environment.state != State.RUNNING else ()
+        ended = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed" and not pod["metadata"].get("deletionTimestamp")]
+        if ended:
             return f"lost:{ended[0]['metadata']['uid']}"
-        last = Event.objects.filter(environment=environment, kind=Event.Kind.STATE).aggregate(last=Max("seq"))["last"]
-        return f"lost:{last}"
+        runs = Event.objects.filter(environment=environment, kind=Event.Kind.STATE, to_state=State.RUNNING)
+        return f"lost:{runs.aggregate(last=Max('seq'))['last']}"
 
     def _is_loss(self) -> bool:
         """Whether a server went away, rather than was not started yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from portal.domain import selectors, services
 from portal.domain.models import Environment, Event, Quota
 from tests.embedded import EmbeddedCluster
 from tests.stack import wait_until
-from workers import actions
+from workers import actions, lease
 from workers import converge as converging
 from workers.converge import converge
 from workers.hub import Hub
@@ -248,6 +249,31 @@ def test_what_finds_no_room_gives_its_pods_up_and_goes_back_to_the_queue(site: S
     Environment.objects.filter(pk=environment.pk).update(template_spec=template)
     site.until_state(environment, "running")
     assert "failed" not in states(environment)
+
+
+# --- leases -------------------------------------------------------------------------------
+
+
+def test_a_worker_that_lost_its_lease_half_way_takes_no_further_step(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "SECONDS", 0.5)
+
+    class Slow(Cluster):
+        """While it applies the first object, the lease runs out and goes to another."""
+
+        def apply(self, document: dict[str, Any]) -> dict[str, Any]:
+            if document["kind"] == "ConfigMap" and document["metadata"]["name"].startswith("grid"):
+                Environment.objects.filter(pk=environment.pk).update(lease_holder="another", lease_until=timezone.now() + timedelta(minutes=1))
+                ran_out = time.monotonic() + 2 * lease.SECONDS
+                wait_until(lambda: time.monotonic() > ran_out, "the lease to run out", 60)
+            return super().apply(document)
+
+    environment = small(site.world.request(params={"workers": 1}))
+    assert converge(environment.pk, cluster=Slow(site.cluster.kubeconfig), hub_client=site.hub)
+    now = row(environment.pk)
+    assert (now.state, now.lease_holder) == ("queued", "another"), "nothing was moved, and the other's lease is not given back"
+    Environment.objects.filter(pk=environment.pk).update(lease_holder="", lease_until=None)
+    monkeypatch.undo()
+    site.until_state(environment, "running")
 
 
 # --- clusters that are away ---------------------------------------------------------------

@@ -116,6 +116,71 @@ def test_a_wish_or_a_wake_up_during_the_lease_is_looked_at_at_once(world: World)
     assert environment.pk not in selectors.environments_due(timezone.now(), 10)
 
 
+def test_a_renewed_lease_goes_on_and_keeps_the_mark_of_one_who_was_kept_out(world: World) -> None:
+    environment = world.request()
+    services.lease_take(environment.pk, "one", 10)
+    Environment.objects.filter(pk=environment.pk).update(lease_until=timezone.now() + timedelta(seconds=1))
+    assert services.lease_renew(environment.pk, "one", 60)
+    environment.refresh_from_db()
+    assert environment.lease_until > timezone.now() + timedelta(seconds=50)
+    assert environment.next_check_at > environment.lease_until, "nobody asked for a look"
+    assert services.lease_take(environment.pk, "two", 60) is None
+    assert services.lease_renew(environment.pk, "one", 60)
+    assert services.lease_release(environment.pk, "one", 600)
+    assert environment.pk in selectors.environments_due(timezone.now(), 10), "the mark was kept"
+
+
+def test_a_lease_that_went_to_another_is_not_renewed_and_one_that_only_ran_out_is(world: World) -> None:
+    environment = world.request()
+    services.lease_take(environment.pk, "one", 60)
+    Environment.objects.filter(pk=environment.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert services.lease_renew(environment.pk, "one", 60)
+    assert services.lease_take(environment.pk, "two", 60) is None
+    Environment.objects.filter(pk=environment.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert services.lease_take(environment.pk, "two", 60) == environment
+    assert not services.lease_renew(environment.pk, "one", 60)
+    assert services.lease_release(environment.pk, "two", 0)
+    assert not services.lease_renew(environment.pk, "two", 60), "it was given back"
+
+
+def test_a_back_off_holds_against_messages_and_ends_with_what_a_user_asks_for(world: World) -> None:
+    environment = world.running()
+    for attempts in (1, 2):
+        Environment.objects.filter(pk=environment.pk).update(lease_until=None)
+        services.lease_take(environment.pk, "one", 60)
+        assert services.lease_take(environment.pk, "two", 60) is None  # asks for another look, which is no reason to try sooner
+        services.lease_release(environment.pk, "one", 30, failed=True, generation=environment.desired_generation)
+        assert services.lease_take(environment.pk, "two", 60) is None
+        environment.refresh_from_db()
+        assert environment.attempts == attempts
+        assert environment.next_check_at > timezone.now() + timedelta(seconds=20)
+    services.environment_stop(actor=world.alice, environment_id=environment.pk)
+    assert environment.pk in selectors.environments_due(timezone.now(), 10)
+    assert services.lease_take(environment.pk, "two", 60) == environment
+
+
+def test_what_a_user_asks_for_during_a_try_that_fails_is_tried_at_once(world: World) -> None:
+    environment = world.running()
+    services.lease_take(environment.pk, "one", 60)
+    services.environment_stop(actor=world.alice, environment_id=environment.pk)
+    services.lease_release(environment.pk, "one", 30, failed=True, generation=environment.desired_generation)
+    environment.refresh_from_db()
+    assert environment.attempts == 0
+    assert environment.pk in selectors.environments_due(timezone.now(), 10)
+    assert services.lease_take(environment.pk, "two", 60) == environment
+
+
+def test_a_snapshot_that_shows_nothing_new_writes_nothing(world: World, django_assert_num_queries: Any) -> None:
+    environment = world.running()
+    services.environment_observe(environment.pk, {"replicas": []}, reason="", message="")
+    with django_assert_num_queries(1):
+        assert not services.environment_observe(environment.pk, {"replicas": []}, reason="", message="", generation=environment.desired_generation)
+    with django_assert_num_queries(2):
+        assert services.environment_observe(environment.pk, {"replicas": [{}]}, generation=environment.desired_generation)
+    services.environment_stop(actor=world.alice, environment_id=environment.pk)
+    assert not services.environment_observe(environment.pk, {}, generation=environment.desired_generation), "seen for an older wish"
+
+
 def test_unknown_ids_are_ignored(world: World) -> None:
     for unknown in (uuid4(), "nonsense"):
         assert not services.environment_move(unknown, "queued")
