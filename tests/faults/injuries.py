@@ -48,9 +48,11 @@ def injuries(rng: random.Random, kinds: tuple[str, ...]) -> Callable[[], Injury]
 class Injuries(threading.Thread):
     """Goes on until `finish`, which does one more. `last` is when the last one ended: a process was killed, a fault happened for the last time."""
 
-    def __init__(self, installation: Installation, seed: int, kinds: tuple[str, ...], tell: Callable[[str], None], *, stall: float = STALL_SECONDS) -> None:
+    def __init__(
+        self, installation: Installation, seed: int, kinds: tuple[str, ...], tell: Callable[[str], None], *, stall: float = STALL_SECONDS, most: int = MOST
+    ) -> None:
         super().__init__(name="injuries", daemon=True)
-        self.installation, self.tell, self.kinds, self.stall = installation, tell, kinds, stall
+        self.installation, self.tell, self.kinds, self.stall, self.most = installation, tell, kinds, stall, most
         self.last = time.monotonic()
         self.done: list[str] = []
         self._up: dict[str, float] = {}  # part -> since when it is known to be up
@@ -65,7 +67,7 @@ class Injuries(threading.Thread):
         over = done = False
         while not (over and done):
             injury = self._next()
-            over = self._ending.wait(injury.gap if len(self.done) < MOST else None)
+            over = self._ending.wait(injury.gap if len(self.done) < self.most else None)
             try:
                 done = self._act(injury)
             except Exception as error:  # told in the log; the others go on

@@ -12,7 +12,7 @@ import httpx
 
 from tests.stack import wait_until
 
-from .injuries import STALL_SECONDS, Injuries, kinds_of
+from .injuries import Injuries, kinds_of
 from .installation import Installation
 from .truth import differences
 from .users import Person, Wish, wishes
@@ -70,14 +70,15 @@ def play(
     brief: bool = False,
     echo: Callable[[str], None] | None = None,
 ) -> Row:
-    """Play one seed. `limit`: seconds to converge, after which it has failed. `brief`: fewer environments, shorter stalls."""
+    """Play one seed. `limit`: seconds to converge, after which it has failed. `brief`: fewer environments and faults, shorter stalls."""
     rng = random.Random(seed)
     row = Row(seed, kinds or kinds_of(seed))
     story = Story(installation.var / "seeds" / f"{seed}.log", echo)
     installation.tell = story.tell
     wanted = wishes(rng, seed, brief=brief)
     people = [Person(wish, installation, random.Random(f"{seed} {wish.name}"), story.tell) for wish in wanted]
-    injuries = Injuries(installation, seed, row.kinds, story.tell, stall=5.0 if brief else STALL_SECONDS)
+    less = {"stall": 5.0, "most": 3} if brief else {}
+    injuries = Injuries(installation, seed, row.kinds, story.tell, **less)
     for thread in (*people, injuries):
         thread.start()
     end = time.monotonic() + WORK_SECONDS
