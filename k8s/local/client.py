@@ -13,6 +13,8 @@ from .errors import StatusError
 from .objects import Objects, Request
 from .store import Change, matches, snapshot
 
+_REMEMBERED = 5000  # events that count up instead of being written again
+
 __all__ = ["Change", "Client", "StatusError"]
 
 
@@ -23,6 +25,7 @@ class Client:
         self.objects = objects
         self.store = objects.store
         self.kinds = objects.kinds
+        self._said: dict[tuple[str, ...], str] = {}  # what an event says about whom -> its name
 
     def get(self, kind: str, namespace: str | None, name: str) -> Doc | None:
         return self.store.get(self.kinds.named(kind).store_key, namespace or "", name)
@@ -86,14 +89,12 @@ class Client:
             "resourceVersion": meta(involved).get("resourceVersion", ""),
         }
         about = {key: value for key, value in about.items() if value}
-        for entry in self.store.entries("events", namespace):
-            doc = entry.doc
-            same = doc.get("reason") == reason and doc.get("message") == message and doc.get("type") == type
-            if same and doc["involvedObject"].get("uid") == about.get("uid") and (doc.get("source") or {}).get("component") == component:
-                self.modify("Event", namespace, name_of(doc), lambda new: new.update(count=new.get("count", 1) + 1, lastTimestamp=now()))
-                return
+        said = (about.get("uid", ""), reason, message, type, component)
+        known = self._said.get(said, "")
+        if known and self.modify("Event", namespace, known, lambda new: new.update(count=new.get("count", 1) + 1, lastTimestamp=now())) is not None:
+            return
         moment = now()
-        self.objects.record_event(
+        made = self.objects.record_event(
             {
                 "apiVersion": "v1",
                 "kind": "Event",
@@ -110,3 +111,7 @@ class Client:
                 "reportingInstance": "",
             }
         )
+        if made is not None:
+            self._said[said] = name_of(made)
+            while len(self._said) > _REMEMBERED:
+                del self._said[next(iter(self._said))]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from . import namespaces
 from .admission import quota
 from .admission.storage import IN_USE
 from .client import Client
-from .documents import Doc, at, clone, meta, name_of, namespace_of, now
+from .documents import Doc, at, clone, meta, name_of, namespace_of, now, parse_time
 from .errors import StatusError
 from .kinds import Resource
 from .objects import FOREGROUND, ORPHAN, Request
@@ -18,6 +19,7 @@ from .store import Change
 
 log = logging.getLogger(__name__)
 
+EVENT_SECONDS, EVENT_CHECK_SECONDS = 3600.0, 60.0
 Place = tuple[str, str, str]  # storage key, namespace, name
 
 
@@ -48,6 +50,12 @@ class Housekeeper:
             # A breath, so that a burst of changes is handled at once and requests are not held up.
             await asyncio.sleep(0.005)
             await self._work()
+
+    async def expiring(self) -> None:
+        """Events are kept for an hour, as in Kubernetes, or they would be most of the state."""
+        while True:
+            await asyncio.sleep(EVENT_CHECK_SECONDS)
+            expire_events(self.client, time.time() - EVENT_SECONDS)
 
     def close(self) -> None:
         self._subscription.close()
@@ -274,6 +282,15 @@ class Housekeeper:
             new["status"] = {"conditions": conditions, "acceptedNames": clone(spec["names"]), "storedVersions": at(new, "status.storedVersions", stored)}
 
         self.client.objects.modify(resource, "", name, change)
+
+
+def expire_events(client: Client, before: float) -> None:
+    """Removes events that were last seen before `before` (seconds since 1970)."""
+    resource = client.kinds.named("Event")
+    for doc in client.store.docs(resource.store_key):
+        seen = at(doc, "series.lastObservedTime") or doc.get("lastTimestamp") or doc.get("eventTime") or meta(doc).get("creationTimestamp")
+        if seen and parse_time(seen).timestamp() < before:
+            client.store.remove(resource.store_key, resource.kind, namespace_of(doc), name_of(doc))
 
 
 CUSTOM_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"

@@ -210,7 +210,8 @@ class Nodes:
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), self.options.heartbeat)
+                    async with asyncio.timeout(self.options.heartbeat):
+                        await self._changed.wait()
                 self._changed.clear()
                 for spec in self.specs:
                     try:

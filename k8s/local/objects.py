@@ -81,8 +81,8 @@ class Objects:
         self.admission.charge(resource, doc, None)
         return self._stored(resource, doc)
 
-    def record_event(self, doc: Doc) -> None:
-        """Stores an Event of one of the cluster's own parts, unless its namespace is going away."""
+    def record_event(self, doc: Doc) -> Doc | None:
+        """Stores an Event of one of the cluster's own parts; None when its namespace is going away."""
         resource = self.kinds.named("Event")
         metadata = doc["metadata"]
         metadata["name"] = f"{metadata.pop('generateName').rstrip('.')}.{time.time_ns():x}"
@@ -90,8 +90,9 @@ class Objects:
         metadata["creationTimestamp"] = now()
         doc.setdefault("eventTime", None)
         space = self.store.get("namespaces", "", metadata["namespace"])
-        if space is not None and not meta(space).get("deletionTimestamp"):
-            self._stored(resource, doc)
+        if space is None or meta(space).get("deletionTimestamp"):
+            return None
+        return self._stored(resource, doc)
 
     def _place(self, resource: Resource, namespace: str, doc: Doc) -> None:
         metadata = doc.setdefault("metadata", {})

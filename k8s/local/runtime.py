@@ -15,7 +15,7 @@ from .kubelet.manager import Kubelet
 from .kubelet.process import Isolation
 from .network import Network
 from .options import Options
-from .scheduler import Scheduler
+from .scheduling import Scheduler
 
 log = logging.getLogger(__name__)
 ISOLATION = "ATELIER_CLUSTER_ISOLATION"  # root, user or plain; empty: the best that this machine permits

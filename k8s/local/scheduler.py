@@ -1,26 +1,18 @@
-"""Gives pods to nodes: pure predicates with the reasons in Kubernetes' own words, a score, and the loop around them."""
+"""Which node a pod may go to: predicates with the reasons in Kubernetes' own words, and a score. Pure; the loop around them is `scheduling`."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from .client import Client
-from .documents import Doc, at, labels_of, meta, name_of, namespace_of, now
-from .kubelet.devices import SIMULATED
+from .documents import Doc, at, labels_of, meta, name_of, namespace_of
 from .quantity import parse
 
-log = logging.getLogger(__name__)
-COMPONENT = "default-scheduler"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 Amounts = dict[str, Decimal]
-_REPEAT = 60.0  # seconds between two events that say the same
 
 
 @dataclass
@@ -39,6 +31,14 @@ class NodeState:
         self.pods.append(pod)
         for name, amount in requests(pod["spec"]).items():
             self.used[name] = self.used.get(name, Decimal(0)) + amount
+
+    def drop(self, uid: str) -> None:
+        """The opposite of `add`; a pod that is not there is fine."""
+        gone = next((pod for pod in self.pods if meta(pod)["uid"] == uid), None)
+        if gone is not None:
+            self.pods.remove(gone)
+            for name, amount in requests(gone["spec"]).items():
+                self.used[name] -= amount
 
 
 def requests(spec: Doc) -> Amounts:
@@ -228,125 +228,6 @@ def choose(pod: Doc, states: list[NodeState]) -> tuple[NodeState | None, str]:
     return None, f"0/{count} nodes are available: {listed}. preemption: 0/{count} nodes are available: {after}."
 
 
-# --- the loop ---------------------------------------------------------------------------------------------------------
-
-
-class Scheduler:
-    """Schedules whenever something changed. There is no preemption."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self._dirty = asyncio.Event()
-        self._told: dict[str, tuple[str, float]] = {}
-
-    async def run(self) -> None:
-        work = asyncio.create_task(self._work())
-        try:
-            async for _ in self.client.changes("Pod", "Node", "PersistentVolumeClaim"):
-                self._dirty.set()
-        finally:
-            work.cancel()
-
-    async def _work(self) -> None:
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            try:
-                self.schedule()
-            except Exception:
-                log.exception("scheduler")
-            await asyncio.sleep(0)
-
-    def schedule(self) -> None:
-        """One pass over everything that waits, the most important and oldest first."""
-        pods = self.client.list("Pod")
-        waiting = [pod for pod in pods if _waits(pod)]
-        if not waiting:
-            self._told.clear()
-            return
-        states = {name_of(node): NodeState(node) for node in self.client.list("Node")}
-        for pod in pods:
-            state = states.get(pod["spec"].get("nodeName") or "")
-            if state is not None and at(pod, "status.phase") not in ("Succeeded", "Failed"):
-                state.add(pod)
-        waiting.sort(key=lambda pod: (-int(pod["spec"].get("priority") or 0), meta(pod).get("creationTimestamp", ""), int(meta(pod)["resourceVersion"])))
-        for pod in waiting:
-            why = self._claims(pod)
-            state, reason = (None, why) if why else choose(pod, list(states.values()))
-            if state is None:
-                self._refuse(pod, reason)
-                continue
-            self._select_node(pod, state)
-            self._bind(pod, name_of(state.node))
-            state.add(pod)
-
-    def _claims(self, pod: Doc) -> str:
-        """Why its claims keep a pod from being scheduled; empty when they do not."""
-        for name in claims_of(pod):
-            claim = self.client.get("PersistentVolumeClaim", namespace_of(pod), name)
-            if claim is None:
-                why = f'persistentvolumeclaim "{name}" not found'
-            elif meta(claim).get("deletionTimestamp"):
-                why = f'persistentvolumeclaim "{name}" is being deleted'
-            elif at(claim, "status.phase") == "Lost":
-                why = f'persistentvolumeclaim "{name}" bound to non-existent persistentvolume "{at(claim, "spec.volumeName", "")}"'
-            elif not at(claim, "spec.volumeName") and not self._waits_for_consumer(claim):
-                why = "pod has unbound immediate PersistentVolumeClaims"
-            else:
-                continue
-            count = len(self.client.list("Node"))
-            return f"0/{count} nodes are available: {why}. preemption: 0/{count} nodes are available: {count} Preemption is not helpful for scheduling."
-        return ""
-
-    def _waits_for_consumer(self, claim: Doc) -> bool:
-        found = self.client.get("StorageClass", None, at(claim, "spec.storageClassName", ""))
-        return found is not None and found.get("volumeBindingMode") == "WaitForFirstConsumer"
-
-    def _select_node(self, pod: Doc, state: NodeState) -> None:
-        for name in claims_of(pod):
-            claim = self.client.get("PersistentVolumeClaim", namespace_of(pod), name)
-            if claim is not None and not at(claim, "spec.volumeName"):
-                self.client.modify(
-                    "PersistentVolumeClaim",
-                    namespace_of(pod),
-                    name,
-                    lambda doc: meta(doc).setdefault("annotations", {}).update({SELECTED_NODE: name_of(state.node)}),
-                )
-
-    def _bind(self, pod: Doc, node: str) -> None:
-        simulated = SIMULATED in meta(self.client.get("Node", None, node) or {"metadata": {}}).get("labels", {})
-
-        def change(doc: Doc) -> None:
-            doc["spec"]["nodeName"] = node
-            if simulated:  # said on the pod as well, so that whoever reads it need not look up its node
-                meta(doc).setdefault("annotations", {})[SIMULATED] = "true"
-            _set_condition(doc, {"type": "PodScheduled", "status": "True"})
-
-        # Past validation: this is what the `binding` subresource does.
-        self.client.objects.modify(self.client.kinds.named("Pod"), namespace_of(pod), name_of(pod), change)
-        self._told.pop(meta(pod)["uid"], None)
-        self.client.event(pod, "Normal", "Scheduled", f"Successfully assigned {namespace_of(pod)}/{name_of(pod)} to {node}", COMPONENT)
-
-    def _refuse(self, pod: Doc, message: str) -> None:
-        wanted = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-        self.client.modify("Pod", namespace_of(pod), name_of(pod), lambda doc: _set_condition(doc, wanted), subresource="status")
-        told, at_time = self._told.get(meta(pod)["uid"], ("", 0.0))
-        if told != message or time.monotonic() - at_time > _REPEAT:
-            self._told[meta(pod)["uid"]] = (message, time.monotonic())
-            self.client.event(pod, "Warning", "FailedScheduling", message, COMPONENT)
-
-
-def _waits(pod: Doc) -> bool:
-    spec = pod["spec"]
-    return (
-        not spec.get("nodeName")
-        and not meta(pod).get("deletionTimestamp")
-        and (spec.get("schedulerName") or COMPONENT) == COMPONENT
-        and not spec.get("schedulingGates")
-        and at(pod, "status.phase") not in ("Succeeded", "Failed")
-    )
-
-
 def claims_of(pod: Doc) -> list[str]:
     found = []
     for volume in pod["spec"].get("volumes") or []:
@@ -355,13 +236,3 @@ def claims_of(pod: Doc) -> list[str]:
         elif volume.get("ephemeral"):
             found.append(f"{name_of(pod)}-{volume['name']}")
     return found
-
-
-def _set_condition(doc: Doc, wanted: Doc) -> None:
-    status = doc.setdefault("status", {})
-    conditions = status.setdefault("conditions", [])
-    old = next((item for item in conditions if item["type"] == wanted["type"]), None)
-    same = old is not None and old["status"] == wanted["status"]
-    stamp = old["lastTransitionTime"] if old is not None and same else now()
-    new = {**wanted, "lastProbeTime": None, "lastTransitionTime": stamp}
-    status["conditions"] = [new if item is old else item for item in conditions] if old is not None else [*conditions, new]

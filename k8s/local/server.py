@@ -104,7 +104,11 @@ class Cluster:
         authority = self.certificates.authority.read_text()
         keeper = Housekeeper(self.client, authority)
         namespaces.seed(self.client, authority)
-        tasks = [asyncio.create_task(keeper.run(), name="housekeeping"), asyncio.create_task(self.store.checkpointing(), name="checkpoints")]
+        tasks = [
+            asyncio.create_task(keeper.run(), name="housekeeping"),
+            asyncio.create_task(keeper.expiring(), name="old events"),
+            asyncio.create_task(self.store.checkpointing(), name="checkpoints"),
+        ]
         try:
             yield await self._start_runtime()
         finally:

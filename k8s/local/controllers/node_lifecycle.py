@@ -51,7 +51,8 @@ class NodeLifecycle:
                 self.look()
                 began = time.monotonic()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self.interval)
+                    async with asyncio.timeout(self.interval):
+                        await self._wake.wait()
                 self._wake.clear()
                 # This process was held up itself, and the nodes with it: that is nobody's silence.
                 late = time.monotonic() - began - self.interval
@@ -166,7 +167,8 @@ class PodGarbage:
                 self.collect()
                 pause = min(_POD_GC_SECONDS, self.quarantine / 2) if self._seen else _POD_GC_SECONDS
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
                 self._wake.clear()
         finally:
             subscription.close()
