@@ -18,8 +18,7 @@ from django.utils import timezone
 from k8s import errors, names
 from k8s.cluster import Cluster
 from k8s.quantity import parse
-from portal.domain import services
-from portal.domain.lifecycle import Desired, State
+from portal.domain import selectors, services
 from portal.domain.models import Environment, Template
 from portal.domain.quantities import CPU, accelerator_of
 
@@ -42,7 +41,7 @@ class SourceError(Exception):
 
 def measure(cluster: Cluster, hub: Hub) -> None:
     """Take one sample of everything that runs and has an idle rule, and have it judged."""
-    environments = [environment for environment in _running() if environment.template_spec.get("idle")]
+    environments = [environment for environment in selectors.environments_with_idle_rule() if environment.template_spec["idle"]]
     if not environments:
         return
     cores = _ask("metrics.k8s.io", lambda: pod_cores(cluster))
@@ -53,11 +52,6 @@ def measure(cluster: Cluster, hub: Hub) -> None:
         outcome = services.activity_record(environment.pk, signs_of(environment, servers, cores, busy), now)
         if outcome in ("warned", "stopped"):
             logger.info("idle: environment=%s outcome=%s", environment.pk, outcome)
-
-
-def _running() -> Iterable[Environment]:
-    fields = ("kind", "name", "team__slug", "owner__username", "template_spec", "observed", "reserved")
-    return Environment.objects.filter(state=State.RUNNING, desired=Desired.RUNNING).select_related("team", "owner").only(*fields)
 
 
 def _has_accelerators(environment: Environment) -> bool:
