@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import timedelta
 
 import django
 
@@ -15,6 +16,7 @@ django.setup()
 
 from django.core.management import call_command  # noqa: E402
 from django.db import connections  # noqa: E402
+from django.utils import timezone  # noqa: E402
 
 from portal.domain import services  # noqa: E402
 from portal.domain.models import Environment, Usage, User  # noqa: E402
@@ -60,8 +62,43 @@ def report() -> dict[str, object]:
     return {"admitted": rows.count(), "nodes": nodes, "positions": sorted(told), "usage": Usage.objects.filter(resource="cpu", ended_at=None).count()}
 
 
+def press() -> dict[str, object]:
+    """Everyone who runs may be stopped, somebody urgent comes, and there is history to estimate by."""
+    now = timezone.now()
+    for row in Environment.objects.filter(admitted_at__isnull=False):
+        row.template_spec["scheduling"] = {"preemptible": True, "preempt_grace": "2m"}
+        row.save(update_fields=["template_spec"])
+    past = Environment.objects.filter(admitted_at=None)[0]
+    Usage.objects.bulk_create(
+        Usage(
+            environment=past,
+            team=past.team,
+            owner=past.owner,
+            resource="cpu",
+            amount=1,
+            started_at=now - timedelta(hours=n + 2),
+            ended_at=now - timedelta(hours=n, minutes=90),
+            granted_seconds=36000,
+        )
+        for n in range(9)
+    )
+    lena = User.objects.get(username="lena")
+    urgent = services.environment_request(actor=lena, name="urgent", template="notebook", flavor="cpu-small", team="vision", priority="high")
+    services.environment_move(urgent.pk, "queued")
+    services.queue_pass()
+    urgent.refresh_from_db()
+    marked = list(Environment.objects.filter(preempted_for=urgent.pk))
+    eta = urgent.queue["eta"]
+    return {
+        "marked": len(marked),
+        "grace": all(timedelta(0) < row.preempt_at - now < timedelta(minutes=3) for row in marked),
+        "position": urgent.queue["position"],
+        "range": eta["earliest"] <= eta["latest"],
+    }
+
+
 if __name__ == "__main__":
     setup()
     words = race.compete(look)
     connections.close_all()
-    print(json.dumps([words, report()]))
+    print(json.dumps([words, report(), press()]))
