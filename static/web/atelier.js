@@ -182,8 +182,8 @@
     }
 
     function show(state) {
-      element.dataset.connection = state;
       if ("liveQuiet" in element.dataset) return; // what it shows is beside the page, not the page
+      element.dataset.connection = state;
       const notice = document.getElementById("connection-lost");
       if (notice) notice.hidden = state === "open";
     }
