@@ -141,14 +141,25 @@ def idle(stack: Parts, cluster: Cluster, runs: int) -> list[float]:
         before, began = sum(process.cpu_times()[:2]), time.monotonic()
         time.sleep(SECONDS)
         costs.append((sum(process.cpu_times()[:2]) - before) * SECONDS / (time.monotonic() - began))
+    print(f"  CPU seconds a minute: {costs}", flush=True)
     beats.ending.set()
     beats.join()
     return costs
 
 
 def uids(cluster: Cluster, prefix: str) -> set[str]:
-    found = cluster.gather([(kind, "", "", "") for kind in (api.CONFIG_MAPS, api.SERVICES, api.STATEFUL_SETS, api.PODS)])
-    return {item["metadata"]["uid"] for items in found for item in items if item["metadata"]["name"].startswith(prefix)}
+    kinds = (api.CONFIG_MAPS, api.SERVICES, api.STATEFUL_SETS, api.PODS)
+    found = [item["metadata"] for kind in kinds for item in cluster.find_at(kind, metadata_only=True)[0]]
+    return {metadata["uid"] for metadata in found if metadata["name"].startswith(prefix)}
+
+
+def left(cluster: Cluster, prefix: str) -> int:
+    """How many there are; asked not too often, and again when the cluster is busy."""
+    time.sleep(1)
+    try:
+        return len(uids(cluster, prefix))
+    except errors.ClusterError:
+        return left(cluster, prefix)
 
 
 def gone(stack: Parts, cluster: Cluster, runs: int) -> list[float]:
@@ -160,7 +171,7 @@ def gone(stack: Parts, cluster: Cluster, runs: int) -> list[float]:
         run(stack, DELETED.format(count=environments))
         began = time.monotonic()
         there -= environments * OBJECTS
-        wait_until(lambda: len(uids(cluster, "idle")) <= there, "the orphans to go", 600)  # noqa: B023 - called at once
+        wait_until(lambda: left(cluster, "idle") <= there, "the orphans to go", 600)  # noqa: B023 - called at once
         times.append(time.monotonic() - began)
     time.sleep(30)  # long enough for the next look to do harm
     assert len(uids(cluster, "idle")) == there, "something that is wanted was deleted"
