@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
-from .. import selectors
 from ..errors import QuotaExceeded
 from ..models import Environment, Quota, Team, User
 from ..quantities import ACCELERATOR_SECONDS, BASE_RESOURCES, MONTHLY, format_amount
@@ -220,7 +219,7 @@ def exceeded(team: Team, user: User, all_effects: Iterable[QuotaEffect]) -> Quot
     """The refusal: limit, use, amount, and who can change it."""
     errors: dict[str, list[str]] = {}
     refused = [effect for effect in all_effects if not effect.fits]
-    who = {scope: _who(team, scope) for scope in {effect.scope for effect in refused}}
+    who = _who(team) if refused else {}
     for effect in refused:
         errors.setdefault(effect.resource, []).append(f"{_refusal(team, user, effect)} {who[effect.scope]}")
     messages = [message for several in errors.values() for message in several]
@@ -236,8 +235,20 @@ def _refusal(team: Team, user: User, effect: QuotaEffect) -> str:
     return f"{whose} may use {limit}; {used} in use, and this needs {more} more."
 
 
-def _who(team: Team, scope: str) -> str:
-    admins = list(selectors.platform_admins().values_list("username", flat=True)[:5])
-    leads = list(selectors.leads_of(team).values_list("username", flat=True)[:5]) if scope == "user" else []
-    people = [f"{name} (lead)" for name in leads] + [f"{name} (platform admin)" for name in admins if name not in leads]
-    return f"The limit can be changed by {', '.join(people)}." if people else "The limit can be changed by a platform admin."
+_WHO = (
+    "SELECT u.username, u.is_staff, m.id IS NOT NULL FROM domain_user u "
+    "LEFT JOIN domain_membership m ON m.user_id = u.id AND m.team_id = %s AND m.role = 'lead' "
+    "WHERE u.is_active AND (u.is_staff OR m.id IS NOT NULL) ORDER BY u.username"
+)
+
+
+def _who(team: Team) -> dict[str, str]:
+    """By scope, the sentence that says who can change the limit: admins, and for a member's the leads first."""
+    people = _run(_WHO.replace("%s", "?") if connection.vendor == "sqlite" else _WHO, [team.pk])
+    leads = [name for name, _, leads in people if leads][:5]
+    admins = [name for name, staff, _ in people if staff][:5]
+    words = {}
+    for scope, first in (("team", []), ("user", leads)):
+        named = [f"{name} (lead)" for name in first] + [f"{name} (platform admin)" for name in admins if name not in first]
+        words[scope] = f"The limit can be changed by {', '.join(named)}." if named else "The limit can be changed by a platform admin."
+    return words

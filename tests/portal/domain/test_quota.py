@@ -15,7 +15,7 @@ from hypothesis.extra.django import TestCase
 from portal.domain import services
 from portal.domain.errors import Conflict, DomainError, Forbidden, NotFound, QuotaExceeded, ValidationError
 from portal.domain.lifecycle import State
-from portal.domain.models import Accelerator, Environment, Quota, Volume
+from portal.domain.models import Accelerator, Approval, ApprovalRule, Environment, Quota, Volume
 from tests.portal.domain.clock import Clock, clock_at
 from tests.portal.world import GIB, World, make_world
 
@@ -209,7 +209,9 @@ _steps = st.one_of(
     st.tuples(st.just("extend"), st.integers(0, 5), st.sampled_from([0.5, 8, 40])),
     st.tuples(st.sampled_from(["up", "back", "end"]), st.integers(0, 5)),
     st.tuples(st.just("move"), st.integers(0, 5), st.sampled_from([s.value for s in State])),
+    st.tuples(st.just("approve"), st.sampled_from(["", "gpu-1"]), st.sampled_from([None, 1])),
     st.tuples(st.just("wait"), st.sampled_from([0.01, 1, 7, 50, 24 * 12])),
+    st.just(("timers",)),
 )
 
 
@@ -220,6 +222,12 @@ class AnyHistory(TestCase):
             world.request(actor=getattr(world, step[2]), name=step[1], template=template, flavor=flavor)
         elif step[0] == "wait":
             clock.forward(hours=step[1])
+        elif step[0] == "timers":
+            services.timers_run()
+        elif step[0] == "approve":
+            for approval in Approval.objects.filter(status=Approval.Status.PENDING)[:1]:
+                smaller = {"workers": step[2]} if approval.environment.workers else {}
+                services.approval_grant(actor=world.admin, approval_id=approval.pk, flavor=step[1], **smaller)
         elif environments := list(Environment.objects.order_by("created_at", "name")):
             self._do_to(world, environments[step[1] % len(environments)], step)
 
@@ -266,7 +274,7 @@ class AnyHistory(TestCase):
                 assert not reserved, (step, state)
 
     @given(st.lists(_steps, min_size=5, max_size=25))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     def test_after_any_history_what_is_used_is_what_is_held_and_no_limit_is_passed(self, steps: list[tuple[Any, ...]]) -> None:
         with clock_at(2027, 1, 20, 12) as clock:
             world = make_world()
@@ -278,6 +286,7 @@ class AnyHistory(TestCase):
             world.limit("cpu", 7000, user=world.alice)
             world.limit("accelerators", 4000, user=world.alice)
             Accelerator.objects.filter(slug="nvidia-gpu").update(quota_weight=0.857)
+            ApprovalRule.objects.create(resource="accelerators", above=1000)
             for step in steps:
                 try:
                     self._do(world, clock, step)
