@@ -65,6 +65,9 @@ def summary(rows: list[Row], seconds: float, load: float) -> str:
             f"Seconds from the last fault until everything was as asked: median {statistics.median(times):.1f}, longest {max(times):.1f}; "
             f"{within} of {len(rows)} within {GOAL:.0f} s."
         )
+    starts = [row.up for row in rows if row.up is not None]
+    if starts:
+        lines.append(f"Of these, until every process had started again: median {statistics.median(starts):.1f}, longest {max(starts):.1f}.")
     lines.append(f"Took {seconds / 60:.0f} min on {os.cpu_count()} processors; load average before {load:.1f}, after {os.getloadavg()[0]:.1f}.")
     return "\n".join(lines)
 

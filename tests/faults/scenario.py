@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -23,13 +24,15 @@ STAYS_SECONDS = 1.5  # what has converged is looked at again
 
 @dataclass
 class Row:
-    """A line of the table. `seconds` from the last fault, or the last wish if that came later, until everything was as it should be."""
+    """A line of the table. `seconds` from the last fault, or the last wish if that came later, until everything was as it should be;
+    `up` until every process worked again, which is how long it takes to start."""
 
     seed: int
     kinds: tuple[str, ...]
     injuries: list[str] = field(default_factory=list)
     asked: int = 0
     seconds: float | None = None
+    up: float | None = None
     cleanup: float | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -39,11 +42,11 @@ class Row:
 
     def line(self) -> str:
         counts = " ".join(f"{what}{f'x{count}' if (count := self.injuries.count(what)) > 1 else ''}" for what in dict.fromkeys(self.injuries))
-        seconds = "  never" if self.seconds is None else f"{self.seconds:7.1f}"
-        return f"{self.seed:5} {len(self.injuries):7} {self.asked:5} {seconds}  {'ok' if self.good else 'FAILED':7} {counts}"
+        up, seconds = ("  never" if value is None else f"{value:7.1f}" for value in (self.up, self.seconds))
+        return f"{self.seed:5} {len(self.injuries):7} {self.asked:5} {up} {seconds}  {'ok' if self.good else 'FAILED':7} {counts}"
 
 
-HEAD = f"{'seed':>5} {'faults':>7} {'asked':>5} {'seconds':>7}  {'verdict':7} what was done"
+HEAD = f"{'seed':>5} {'faults':>7} {'asked':>5} {'up':>7} {'seconds':>7}  {'verdict':7} what was done"
 
 
 class Story:
@@ -77,7 +80,7 @@ def play(
     installation.tell = story.tell
     wanted = wishes(rng, seed, brief=brief)
     people = [Person(wish, installation, random.Random(f"{seed} {wish.name}"), story.tell) for wish in wanted]
-    less = {"stall": 5.0, "most": 3} if brief else {}
+    less: dict[str, Any] = {"stall": 5.0, "most": 3} if brief else {}
     injuries = Injuries(installation, seed, row.kinds, story.tell, **less)
     for thread in (*people, injuries):
         thread.start()
@@ -104,8 +107,12 @@ def play(
 def _converged(installation: Installation, wanted: list[Wish], since: float, limit: float, story: Story, row: Row) -> float | None:
     last: list[str] = []
     first: float | None = None
+    down = set(installation.NAMES)
     while time.monotonic() < since + limit:
         now = time.monotonic()
+        if down:
+            down -= {name for name in down if installation.works(name)}
+            row.up = None if down else max(0.0, now - since)
         found = differences(installation, wanted)
         if found != last:
             story.tell("-- " + ("; ".join(found) or "all is as it should be"))

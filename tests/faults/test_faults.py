@@ -5,9 +5,13 @@ What counts is that everything comes to rest as it was asked for; how soon is wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
+
+from tests.stack import wait_until
 
 from .injuries import KINDS
 from .installation import Installation
@@ -35,3 +39,15 @@ def test_what_is_killed_and_hurt_comes_to_rest_as_it_was_asked_for(installation:
     assert row.good, "\n".join([row.line(), *row.problems, "", (installation.var / "seeds" / f"{seed}.log").read_text()])
     if "treble" in kinds:
         assert installation.relay.delivered > 0
+
+
+def test_what_forks_the_pool_has_no_connection_to_the_database(installation: Installation) -> None:
+    """SQLite in a child would believe that it holds the locks of its parent; then others spoil the database. The clock's turns are moments."""
+    wait_until(lambda: installation.works("worker"), "the worker")
+    main, database = psutil.Process(installation.parts["worker"].pid), str(installation.var / "atelier.sqlite3")
+    assert main.children(), "it has a pool"
+    held = []
+    for _ in range(40):
+        held.append(any(file.path.startswith(database) for file in main.open_files()))
+        time.sleep(0.05)
+    assert sum(held) < len(held) / 2

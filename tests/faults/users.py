@@ -132,10 +132,12 @@ class Person(threading.Thread):
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
         """The answer. The same request, with the same key, is repeated for as long as there is none."""
+        # now and then a client that hangs up at once: whether its request was done it cannot know
+        patience = self.rng.choice([15.0, 15.0, self.rng.uniform(0.02, 0.4)])
         told, key, deadline = False, str(uuid.UUID(int=self.rng.getrandbits(128))), time.monotonic() + PATIENCE
         while True:
             try:
-                answer = self.http.request(method, path, json=body, headers={"Idempotency-Key": key} if method == "POST" else {})
+                answer = self.http.request(method, path, json=body, headers={"Idempotency-Key": key} if method == "POST" else {}, timeout=patience)
                 if answer.status_code < 500:
                     return answer
                 self.wish.problems.append(f"{self.wish.name}: {method} {path} was answered {answer.status_code}: {answer.text[:200]}")
@@ -143,5 +145,6 @@ class Person(threading.Thread):
                 if not told:
                     self.tell(f"{self.wish.name}: {method} got no answer ({type(error).__name__}), asked again")
                 told = True
+            patience = 15.0
             assert time.monotonic() < deadline, f"{method} {path} was not answered for {PATIENCE:.0f} s"
             time.sleep(0.3)
