@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
+from kubernetes import client as k8s
 
 from .conftest import PATIENCE, Server, pod, processes_with
 
@@ -95,3 +99,44 @@ def test_what_belongs_to_pods_that_went_meanwhile_is_cleared_away(own_server: Se
     own_server.start()
     wait_for(lambda: not processes_with(f"sleep\0{mark}"))
     wait_for(lambda: not (own_server.state / "pods" / uid).exists())
+
+
+def test_kills_at_any_moment_lose_and_double_nothing(own_server: Server) -> None:
+    """What was answered is there after each kill, and in the end there is one process for each pod."""
+    mark = f"5{os.getpid()}"
+    like = pod("any", f"exec sleep {mark}", restartPolicy="Always")
+    template = {"metadata": {"labels": {"app": "set"}}, "spec": like["spec"]}
+    spec = {"serviceName": "set", "podManagementPolicy": "Parallel", "selector": {"matchLabels": {"app": "set"}}, "replicas": 0, "template": template}
+    body = {"metadata": {"name": "set"}, "spec": spec}
+    k8s.AppsV1Api(own_server.api).create_namespaced_stateful_set("default", body)
+    answered: dict[str, str] = {}
+    moments = random.Random(7)
+    for number in range(5):
+        replicas = moments.randint(1, 4)
+        k8s.AppsV1Api(own_server.api).patch_namespaced_stateful_set_scale("set", "default", {"spec": {"replicas": replicas}})
+        killer = threading.Timer(moments.uniform(0.0, 0.6), own_server.process.kill)
+        killer.start()
+        try:
+            while own_server.process.poll() is None:
+                name = f"c{number}-{len(answered)}"
+                made = own_server.core.create_namespaced_config_map("default", {"metadata": {"name": name}})
+                answered[name] = made.metadata.uid
+        except (urllib3.exceptions.HTTPError, k8s.ApiException):
+            pass  # it was killed while this waited for an answer
+        killer.join()
+        own_server.process.wait(PATIENCE)
+        own_server.start()
+        found = {item.metadata.name: item.metadata.uid for item in own_server.core.list_namespaced_config_map("default").items}
+        assert answered.items() <= found.items()
+    wait_for(lambda: _ready(own_server) == replicas)
+    wait_for(lambda: len(processes_with(f"sleep\0{mark}")) == replicas)
+    names = sorted(item.metadata.name for item in own_server.core.list_namespaced_pod("default", label_selector="app=set").items)
+    assert names == [f"set-{number}" for number in range(replicas)]
+    k8s.AppsV1Api(own_server.api).delete_namespaced_stateful_set("set", "default")
+    wait_for(lambda: not processes_with(f"sleep\0{mark}"))
+
+
+def _ready(server: Server) -> int:
+    pods = server.core.list_namespaced_pod("default", label_selector="app=set").items
+    running = [item for item in pods if any(each.type == "Ready" and each.status == "True" for each in item.status.conditions or [])]
+    return len(running) if len(running) == len(pods) else -1
