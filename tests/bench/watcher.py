@@ -148,18 +148,20 @@ def idle(stack: Parts, cluster: Cluster, runs: int) -> list[float]:
 
 
 def uids(cluster: Cluster, prefix: str) -> set[str]:
+    """Those whose name begins so; asked again when the cluster is busy."""
     kinds = (api.CONFIG_MAPS, api.SERVICES, api.STATEFUL_SETS, api.PODS)
-    found = [item["metadata"] for kind in kinds for item in cluster.find_at(kind, metadata_only=True)[0]]
-    return {metadata["uid"] for metadata in found if metadata["name"].startswith(prefix)}
+    while True:
+        try:
+            found = [item["metadata"] for kind in kinds for item in cluster.find_at(kind, metadata_only=True)[0]]
+            return {metadata["uid"] for metadata in found if metadata["name"].startswith(prefix)}
+        except errors.ClusterError:
+            time.sleep(1)
 
 
 def left(cluster: Cluster, prefix: str) -> int:
-    """How many there are; asked not too often, and again when the cluster is busy."""
+    """How many there are, asked not too often."""
     time.sleep(1)
-    try:
-        return len(uids(cluster, prefix))
-    except errors.ClusterError:
-        return left(cluster, prefix)
+    return len(uids(cluster, prefix))
 
 
 def gone(stack: Parts, cluster: Cluster, runs: int) -> list[float]:
