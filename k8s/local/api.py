@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import json
 import logging
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-import yaml
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
-from . import apply, discovery, managed, openapi, patch, reviews, schema, subresources, views, watch
+from . import apply, discovery, openapi, patch, reviews, schema, subresources, views, watch
+from .asked import JSON, PATCHES, body_of, common_options, continue_token, continued, delete_options, flag, json_response, media
 from .documents import Doc, clone, encode, meta, name_of, namespace_of
 from .errors import StatusError, bad_request, forbidden, gone, method_not_allowed, not_found, path_not_found, unsupported_media
 from .kinds import Resource
@@ -25,11 +22,8 @@ from .store import Entry
 
 log = logging.getLogger(__name__)
 
-JSON = "application/json"
-MAX_BODY = 3 * 1024 * 1024
 # Kinds whose deletion answers with the object, as the real API server's do; all others answer with a Status.
 _RETURN_DELETED = {"pods", "services", "serviceaccounts", "persistentvolumeclaims", "persistentvolumes", "resourcequotas"}
-_PATCHES = ("application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +50,12 @@ class Api:
         try:
             response = await self._dispatch(http, request)
         except StatusError as error:
-            response = _json(error.status(), error.code)
+            response = json_response(error.status(), error.code)
             if error.details.get("retryAfterSeconds"):
                 response.headers["Retry-After"] = str(error.details["retryAfterSeconds"])
         except Exception:
             log.exception("%s %s failed", http.method, http.url.path)
-            response = _json(StatusError(500, "InternalError", "Internal error occurred: see the cluster's log").status(), 500)
+            response = json_response(StatusError(500, "InternalError", "Internal error occurred: see the cluster's log").status(), 500)
         for warning in dict.fromkeys(request.warnings):
             quoted = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
             response.headers.append("Warning", f'299 - "{quoted}"')
@@ -85,14 +79,14 @@ class Api:
 
     async def _resource(self, http: HttpRequest, request: Request, group: str, version: str, parts: list[str]) -> Response:
         if group in reviews.GROUPS and http.method == "POST" and len(parts) == 1:
-            return _json(reviews.answer(group, version, parts[0], await _body(http)), 201)
+            return json_response(reviews.answer(group, version, parts[0], await body_of(http)), 201)
         target = self._target(group, version, parts)
         if target is None:
             raise path_not_found()
         view = views.wanted(http.headers.get("accept", ""), http.query_params.get("includeObject", ""))
         if view is None:
             raise StatusError(406, "NotAcceptable", f"only the following media types are accepted: {JSON}, application/yaml")
-        _common_options(http, request)
+        common_options(http, request)
         if target.subresource:
             return await self._subresource(http, request, target, view)
         if target.name:
@@ -115,7 +109,7 @@ class Api:
 
     async def _many(self, http: HttpRequest, request: Request, target: Target, view: views.Wanted) -> Response:
         match http.method:
-            case "GET" if _flag(http, "watch"):
+            case "GET" if flag(http, "watch"):
                 return self._watch(http, target, view)
             case "GET":
                 return Response(self._list(http, target, view), media_type=JSON)
@@ -133,7 +127,7 @@ class Api:
         resource = target.resource
         match http.method:
             case "GET":
-                if _flag(http, "watch"):
+                if flag(http, "watch"):
                     return self._watch(http, target, view)
                 entry = self.store.entry(resource.store_key, target.namespace, target.name)
                 if entry is None:
@@ -147,11 +141,11 @@ class Api:
                 doc, created = await self._patch(http, request, target, "")
                 return await self._written(resource, doc, view, 201 if created else 200, request)
             case "DELETE":
-                options = await _delete_options(http, request)
+                options = await delete_options(http, request)
                 doc, removed = self.objects.delete(resource, target.namespace, target.name, options, request)
                 if removed and resource.store_key not in _RETURN_DELETED:
                     self.store.flush()
-                    return _json(views.deleted(resource, doc))
+                    return json_response(views.deleted(resource, doc))
                 return await self._written(resource, doc, view, 200, request)
         raise method_not_allowed()
 
@@ -166,7 +160,7 @@ class Api:
         return Response(body, code, media_type=JSON)
 
     async def _object(self, http: HttpRequest, resource: Resource) -> Doc:
-        given = await _body(http)
+        given = await body_of(http)
         if not isinstance(given, dict):
             raise bad_request("the object provided is unrecognized (must be of type object)")
         kind, version = given.get("kind", resource.kind), given.get("apiVersion", resource.api_version)
@@ -199,51 +193,51 @@ class Api:
                 doc = self.objects.finalize(resource, space, name, await self._object(http, resource))
                 return await self._written(resource, doc, view, 200, request)
             case "binding" if resource.key == "pods" and http.method == "POST":
-                answer = subresources.bind(self.objects, space, name, await _body(http), request)
+                answer = subresources.bind(self.objects, space, name, await body_of(http), request)
             case "eviction" if resource.key == "pods" and http.method == "POST":
-                answer = subresources.evict(self.objects, space, name, await _body(http), request)
+                answer = subresources.evict(self.objects, space, name, await body_of(http), request)
             case "ephemeralcontainers" | "resize" if resource.key == "pods":
                 raise forbidden("", "pods", name, f"the embedded cluster does not offer {target.subresource}")
             case _:
                 raise path_not_found()
         self.store.flush()
-        return _json(answer, 201)
+        return json_response(answer, 201)
 
     async def _scale(self, http: HttpRequest, request: Request, target: Target) -> Response:
         resource, space, name = target.resource, target.namespace, target.name
         old = self.objects.live(resource, space, name)
         shown = subresources.scale_of(resource, old)
         if http.method == "GET":
-            return _json(shown)
+            return json_response(shown)
         if http.method == "PUT":
-            given = await _body(http)
+            given = await body_of(http)
         elif http.method == "PATCH":
-            body, kind = await _body(http), _media(http)
-            given = patch.json_patch(shown, body) if kind == _PATCHES[0] else patch.merge(shown, body)
+            body, kind = await body_of(http), media(http)
+            given = patch.json_patch(shown, body) if kind == PATCHES[0] else patch.merge(shown, body)
         else:
             raise method_not_allowed()
         doc = subresources.rescale(self.objects, resource, old, given, request)
         self.store.flush()
-        return _json(subresources.scale_of(resource, doc))
+        return json_response(subresources.scale_of(resource, doc))
 
     # --- patches ---------------------------------------------------------------------------------------------------
 
     async def _patch(self, http: HttpRequest, request: Request, target: Target, subresource: str) -> tuple[Doc, bool]:
-        kind, body = _media(http), await _body(http)
+        kind, body = media(http), await body_of(http)
         resource, space, name = target.resource, target.namespace, target.name
         if kind == "application/apply-patch+yaml":
             if not http.query_params.get("fieldManager"):
                 raise bad_request('PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch')
             if not isinstance(body, dict):
                 raise bad_request("error decoding YAML: the body is not an object")
-            return apply.apply(self.objects, resource, space, name, body, request, subresource=subresource, force=_flag(http, "force"))
+            return apply.apply(self.objects, resource, space, name, body, request, subresource=subresource, force=flag(http, "force"))
         old = self.objects.live(resource, space, name)
         shown = views.convert(resource, old)
-        if kind == _PATCHES[0]:
+        if kind == PATCHES[0]:
             new = patch.json_patch(shown, body)
         elif not isinstance(body, dict):
             raise bad_request("the patch is not an object")
-        elif kind == _PATCHES[1]:
+        elif kind == PATCHES[1]:
             new = patch.merge(shown, body)
         else:
             type_ = schema.of(resource)
@@ -287,7 +281,7 @@ class Api:
         entries, whole, _ = self._selected(http, target)
         metadata: Doc = {"resourceVersion": str(revision)}
         if token:
-            revision, after = _continued(token)
+            revision, after = continued(token)
             if revision < self.store.oldest:
                 raise gone(
                     "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter."
@@ -298,7 +292,7 @@ class Api:
             rest = len(entries) - int(limit)
             entries = entries[: int(limit)]
             last = entries[-1].doc
-            metadata["continue"] = _token(revision, namespace_of(last), name_of(last))
+            metadata["continue"] = continue_token(revision, namespace_of(last), name_of(last))
             if whole:
                 metadata["remainingItemCount"] = rest
         return views.many(target.resource, entries, view, metadata)
@@ -312,8 +306,8 @@ class Api:
         asked = query.get("resourceVersion", "")
         if asked and not asked.isdigit():
             raise bad_request(f'resourceVersion: Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax')
-        initial = _flag(http, "sendInitialEvents")
-        bookmarks = _flag(http, "allowWatchBookmarks")
+        initial = flag(http, "sendInitialEvents")
+        bookmarks = flag(http, "allowWatchBookmarks")
         if initial and query.get("resourceVersionMatch") != "NotOlderThan":
             raise StatusError(422, "Invalid", 'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: '
                               "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")  # fmt: skip
@@ -327,7 +321,7 @@ class Api:
     async def _delete_many(self, http: HttpRequest, request: Request, target: Target, view: views.Wanted) -> Response:
         if target.resource.namespaced and not target.namespace:
             raise method_not_allowed()
-        options = await _delete_options(http, request)
+        options = await delete_options(http, request)
         entries, _, _ = self._selected(http, target)
         revision = str(self.store.revision)
         for each in entries:
@@ -338,88 +332,3 @@ class Api:
                     raise
         self.store.flush()
         return Response(views.many(target.resource, entries, view, {"resourceVersion": revision}), media_type=JSON)
-
-
-# --- requests ----------------------------------------------------------------------------------------------------------
-
-
-def _common_options(http: HttpRequest, request: Request) -> None:
-    dry = http.query_params.getlist("dryRun")
-    if any(each != "All" for each in dry):
-        raise bad_request(f'dryRun: Unsupported value: "{dry[0]}": supported values: "All"')
-    request.dry_run = bool(dry)
-    request.manager = http.query_params.get("fieldManager") or http.headers.get("user-agent", "").split("/", 1)[0][:128] or managed.UNKNOWN
-    request.field_validation = http.query_params.get("fieldValidation") or "Warn"
-    if request.field_validation not in {"Strict", "Warn", "Ignore"}:
-        raise bad_request(f'fieldValidation: Unsupported value: "{request.field_validation}": supported values: "Ignore", "Strict", "Warn"')
-
-
-def _flag(http: HttpRequest, name: str) -> bool:
-    return http.query_params.get(name, "").lower() in {"true", "1"}
-
-
-def _media(http: HttpRequest) -> str:
-    kind = http.headers.get("content-type", "").split(";")[0].strip()
-    if kind not in _PATCHES:
-        raise unsupported_media("the body of the request was in an unknown format - accepted media types include: " + ", ".join(_PATCHES))
-    return kind
-
-
-async def _body(http: HttpRequest) -> Any:
-    kind = http.headers.get("content-type", "").split(";")[0].strip()
-    if kind and kind != JSON and "yaml" not in kind and kind not in _PATCHES and kind != "*/*":
-        raise unsupported_media("the body of the request was in an unknown format - accepted media types include: application/json, application/yaml")
-    raw = await http.body()
-    if len(raw) > MAX_BODY:
-        raise StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BODY}")
-    try:
-        return yaml.safe_load(raw) if "yaml" in kind and not raw.lstrip().startswith(b"{") else json.loads(raw)
-    except (ValueError, yaml.YAMLError) as error:
-        raise bad_request(f"couldn't get version/kind; json parse error: {error}") from None
-
-
-async def _delete_options(http: HttpRequest, request: Request) -> Doc:
-    raw = await http.body()
-    options: Doc = {}
-    if raw.strip():
-        found = await _body(http)
-        if not isinstance(found, dict):
-            raise bad_request("the DeleteOptions provided are not an object")
-        options = found
-    query = http.query_params
-    if query.get("gracePeriodSeconds"):
-        options.setdefault("gracePeriodSeconds", query["gracePeriodSeconds"])
-    for key in ("propagationPolicy",):
-        if query.get(key):
-            options.setdefault(key, query[key])
-    if query.get("orphanDependents"):
-        options.setdefault("orphanDependents", query["orphanDependents"].lower() == "true")
-    if options.get("dryRun"):
-        request.dry_run = True
-    if options.get("gracePeriodSeconds") is not None:
-        try:
-            options["gracePeriodSeconds"] = int(options["gracePeriodSeconds"])
-        except (TypeError, ValueError):
-            raise bad_request(f"gracePeriodSeconds: Invalid value: {options['gracePeriodSeconds']!r}") from None
-    if options.get("propagationPolicy") not in {None, "", "Background", "Foreground", "Orphan"}:
-        raise StatusError(422, "Invalid", f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{options["propagationPolicy"]}": '
-                          'supported values: "Background", "Foreground", "Orphan", null')  # fmt: skip
-    if not options.get("propagationPolicy"):
-        options.pop("propagationPolicy", None)
-    return options
-
-
-def _token(revision: int, namespace: str, name: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([revision, namespace, name]).encode()).decode().rstrip("=")
-
-
-def _continued(token: str) -> tuple[int, tuple[str, str]]:
-    try:
-        revision, namespace, name = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        return int(revision), (str(namespace), str(name))
-    except (ValueError, TypeError, binascii.Error):
-        raise bad_request("continue key is not valid: unable to decode the token") from None
-
-
-def _json(body: Any, code: int = 200) -> Response:
-    return Response(encode(body), code, media_type=JSON)
