@@ -72,7 +72,7 @@ def _converge(environment_id: UUID | str, cluster: Cluster | None, hub_client: H
         return False
     context = Context(environment=environment, cluster=cluster or api.connect(settings.KUBECONFIG_PATH), hub=hub_client or hub.connect())
     failed = False
-    with Lease(environment.pk, holder, since) as held:
+    with Lease(environment.pk, holder, since, lease.SECONDS) as held:
         try:
             wait = _rounds(context, held)
         except (errors.ClusterError, HubError, TemplateError) as error:

@@ -34,7 +34,7 @@ def new_holder() -> str:
 class Lease:
     """Renewed while the `with` block runs; `check` before every effect. Taken at `since` (time.monotonic) or a little later."""
 
-    def __init__(self, environment_id: UUID, holder: str, since: float, seconds: float = SECONDS) -> None:
+    def __init__(self, environment_id: UUID, holder: str, since: float, seconds: float) -> None:
         self.environment_id, self.holder, self.seconds = environment_id, holder, seconds
         self._until = since + seconds
         self._lost = False

@@ -38,7 +38,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_messages_delivered_three_times_do_no_harm_and_a_lease_has_one_holder(url: str, tmp_path: Path, embedded: EmbeddedCluster) -> None:
-    environment = os.environ | {"DATABASE_URL": url, "VAR_DIR": str(tmp_path / "var"), "DJANGO_SETTINGS_MODULE": "portal.settings"}
+    # One installation id: the namespaces of the other database's run are taken up.
+    own = {"DATABASE_URL": url, "VAR_DIR": str(tmp_path / "var"), "DJANGO_SETTINGS_MODULE": "portal.settings", "INSTALL_ID": "racing"}
+    environment = os.environ | own
     command = [sys.executable, "-m", "tests.workers.racing", str(embedded.kubeconfig), str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
