@@ -163,11 +163,6 @@ PHRASES = (
         "%(person)s in team %(team)s may use %(limit)s this month; %(used)s are used or promised, and this needs %(more)s more. "
         "The limit can be changed by %(who)s."
     ),
-    _("Team %(team)s may use %(limit)s this month; %(used)s are used or promised, and this needs %(more)s more. The limit can be changed by %(who)s."),
-    _(
-        "%(person)s in team %(team)s may use %(limit)s this month; %(used)s are used or promised, and this needs %(more)s more. "
-        "The limit can be changed by %(who)s."
-    ),
     _("Not a name: use 1 to 40 lower-case letters, digits and hyphens, starting with a letter and not ending with a hyphen, such as my-notebook."),
     _("Give it a name of 1 to 100 characters that says what it is for."),
 )
