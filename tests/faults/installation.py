@@ -102,7 +102,10 @@ class Installation(Parts):
         super().start_part(name)
 
     def works(self, name: str) -> bool:
-        """Whether a part has come up since it was started last."""
+        """Whether a part has come up since it was started last, and runs."""
+        with self._lock:
+            if name not in self.parts or self.parts[name].poll() is not None:
+                return False
         match name:
             case "web":
                 return self.answers()
