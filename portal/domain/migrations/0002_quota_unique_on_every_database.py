@@ -4,22 +4,23 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('domain', '0001_initial'),
+        ("domain", "0001_initial"),
     ]
 
     operations = [
         migrations.RemoveConstraint(
-            model_name='quota',
-            name='one_quota_per_subject_and_resource',
+            model_name="quota",
+            name="one_quota_per_subject_and_resource",
         ),
         migrations.AddConstraint(
-            model_name='quota',
-            constraint=models.UniqueConstraint(condition=models.Q(('user', None)), fields=('team', 'resource'), name='one_quota_per_team_and_resource'),
+            model_name="quota",
+            constraint=models.UniqueConstraint(condition=models.Q(("user", None)), fields=("team", "resource"), name="one_quota_per_team_and_resource"),
         ),
         migrations.AddConstraint(
-            model_name='quota',
-            constraint=models.UniqueConstraint(condition=models.Q(('user__isnull', False)), fields=('team', 'user', 'resource'), name='one_quota_per_user_and_resource'),
+            model_name="quota",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("user__isnull", False)), fields=("team", "user", "resource"), name="one_quota_per_user_and_resource"
+            ),
         ),
     ]

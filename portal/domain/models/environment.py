@@ -106,6 +106,9 @@ class Environment(models.Model):
             models.Index(fields=["state", "admitted_at"]),
             models.Index(fields=["schedule_next_at"]),
             models.Index(fields=["delete_at"]),
+            # the first page of a list must not sort everything there ever was
+            models.Index(fields=["-created_at", "id"]),
+            models.Index(fields=["owner", "-created_at", "id"]),
         ]
 
     def __str__(self) -> str:
