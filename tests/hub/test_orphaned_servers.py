@@ -28,7 +28,7 @@ def row(environment: str, state: str) -> None:
     alice = User.objects.get(username="alice")
     (made,) = many_environments(1, owner=alice, team=alice.teams.get(slug="vision"), states=(state,))
     notebook = Template.objects.get(slug="notebook")
-    Environment.objects.filter(pk=made.pk).update(pk=environment, kind="notebook", template=notebook, name=f"n{environment[:6]}")
+    Environment.objects.filter(pk=made.pk).update(id=environment, kind="notebook", template=notebook, name=f"n{environment[:6]}")
 
 
 def test_servers_without_an_environment_go_and_others_stay(live: Site, settings: Any) -> None:
