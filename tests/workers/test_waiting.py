@@ -31,7 +31,8 @@ def test_a_second_cluster_waits_for_the_room_of_the_first_and_gets_it(tmp_path: 
         assert told["message"] == "waiting for 2 x cpu-small: 1 free, 0 environments ahead", told
         assert told["eta"] is not None, "the first one has an expiry"
         assert api.environment(second)["state"] == "queued"
-        third = api.call("POST", "/environments", json={"template": "notebook", "flavor": "cpu-small", "team": "vision", "name": "small", "expires_in": "1h"})["id"]
+        small = {"template": "notebook", "flavor": "cpu-small", "team": "vision", "name": "small", "expires_in": "1h"}
+        third = api.call("POST", "/environments", json=small)["id"]
         api.wait_state(third, "running", timeout=240)
         assert api.environment(second)["state"] == "queued", "a small one that ends before goes first"
         api.call("POST", f"/environments/{first}/stop")
