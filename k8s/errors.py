@@ -1,4 +1,4 @@
-"""What can go wrong when talking to a cluster, in the project's own classes: the client's exceptions end at `k8s.cluster`."""
+"""What can go wrong when talking to a cluster, in the project's own classes: the client's exceptions end at `k8s.transport`."""
 
 from __future__ import annotations
 
