@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from k8s import cluster as api
-from k8s import errors, manifests, names, tenancy
+from k8s import errors, manifests, names, tenancy, transport
 from k8s.cluster import Cluster
 from k8s.spec import TeamSpec
 from tests.embedded import EmbeddedCluster
@@ -156,8 +156,9 @@ def test_a_watch_tells_what_happens_after_the_list(cluster: Cluster, team: TeamS
 
 
 def test_a_watch_that_is_told_it_is_too_old_is_expired() -> None:
+    told = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
     with pytest.raises(errors.Expired, match="too old"):
-        api._watch_event({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}})
+        transport.watch_event(json.dumps({"type": "ERROR", "object": told}).encode())
 
 
 def test_no_answer_and_no_kubeconfig_are_unreachable(tmp_path: Path, embedded: EmbeddedCluster) -> None:
