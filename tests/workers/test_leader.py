@@ -173,6 +173,7 @@ def test_a_follower_keeps_what_it_hears_to_itself_until_it_leads(embedded: Embed
     sent: list[str] = []
     monkeypatch.setattr("workers.nudges.app.send_task", lambda name, args, **_: sent.append(args[0]))
     watcher.nudges.start()
+    watcher.pods.synced.set()  # past the first list, which wakes nobody for what is well
     item = pod("lab-0", "worker")
     item["metadata"]["labels"] |= {"atelier.dev/install": settings.INSTALL_ID, "app.kubernetes.io/managed-by": "atelier"}
     identifier = item["metadata"]["labels"]["atelier.dev/environment"]
