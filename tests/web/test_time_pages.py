@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -303,3 +304,11 @@ def test_the_quota_page_reads_weighted_accelerators_and_the_months_budget(world:
     assert "0 of 2.5" in text
     assert "0 h of 100 h" in text
     assert "Accelerator-hours this month" in text
+
+
+@pytest.mark.parametrize(("minutes", "said"), [(0, "about"), (1, "about"), (45, "between")])
+def test_a_range_within_minutes_is_told_as_one_time(minutes: int, said: str) -> None:
+    earliest = datetime(2026, 11, 23, 8, 47, tzinfo=UTC)
+    told = render_to_string("web/_eta.html", {"earliest": earliest, "latest": (earliest + timedelta(minutes=minutes)).isoformat()})
+    assert told.startswith(said)
+    assert told.count("<time") == (1 if said == "about" else 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -142,6 +142,13 @@ def moment(at: datetime | str | None, show: str = "moment") -> SafeString:
         return mark_safe("—")
     text = timezone.localtime(when).strftime("%Y-%m-%d %H:%M")
     return format_html('<time datetime="{}" data-show="{}">{}</time>', when.astimezone(UTC).isoformat().replace("+00:00", "Z"), show, text)
+
+
+@register.filter
+def same_moment(one: datetime | str, other: datetime | str) -> bool:
+    """True when two times read alike: a range within minutes is no range."""
+    first, last = (parse_datetime(at) if isinstance(at, str) else at for at in (one, other))
+    return first is not None and last is not None and abs(last - first) < timedelta(minutes=2)
 
 
 @register.filter
