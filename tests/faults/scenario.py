@@ -137,6 +137,9 @@ def _cleaned(installation: Installation, wanted: list[Wish], limit: float, story
         url = f"{installation.url}/api/v1/environments/{wish.id}"
         wait_until(lambda: _deleted(url, headers, purge), f"{wish.name} to be deleted", 60)  # noqa: B023
         wish.wanted = "deleted"
+    for user in {wish.user for wish in wanted}:  # volumes that people kept when they deleted a notebook
+        headers = {"Authorization": f"Bearer {installation.token(user)}"}
+        wait_until(lambda: _volumes_purged(f"{installation.url}/api/v1/volumes", headers), f"the kept volumes of {user} to go", 120)  # noqa: B023
     last: list[str] = []
     while time.monotonic() < began + limit:
         last = differences(installation, wanted)
@@ -148,6 +151,19 @@ def _cleaned(installation: Installation, wanted: list[Wish], limit: float, story
         time.sleep(0.3)
     row.problems += [f"left after {limit:.0f} s: {problem}" for problem in last]
     return None
+
+
+def _volumes_purged(url: str, headers: dict[str, str]) -> bool:
+    """Ask for every volume that is left to be purged; true when none is."""
+    try:
+        answer = httpx.get(url, headers=headers, timeout=10, trust_env=False)
+        left = answer.json()["results"] if answer.is_success else [None]
+        for volume in left:
+            if volume and not volume["purge_requested_at"]:
+                httpx.delete(f"{url}/{volume['id']}", headers=headers, timeout=10, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return not left
 
 
 def _deleted(url: str, headers: dict[str, str], params: dict[str, str]) -> bool:
