@@ -41,7 +41,6 @@ def configure(level: str = "INFO", *, json: bool = False) -> None:
                 "django.server": {"handlers": [], "propagate": True},
                 "django": {"handlers": [], "propagate": True},
                 "httpx": {"level": "WARNING"},
-                "celery.beat": {"level": "WARNING"},
             },
         }
     )
