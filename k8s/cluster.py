@@ -54,6 +54,10 @@ STATEFUL_SETS = Kind(version="apps/v1", name="StatefulSet", plural="statefulsets
 POLICIES = Kind(version="networking.k8s.io/v1", name="NetworkPolicy", plural="networkpolicies")
 LEASES = Kind(version="coordination.k8s.io/v1", name="Lease", plural="leases")
 PRIORITY_CLASSES = Kind(version="scheduling.k8s.io/v1", name="PriorityClass", plural="priorityclasses", namespaced=False)
+CLAIM_TEMPLATES = Kind(version="resource.k8s.io/v1", name="ResourceClaimTemplate", plural="resourceclaimtemplates")
+DEVICE_CLAIMS = Kind(version="resource.k8s.io/v1", name="ResourceClaim", plural="resourceclaims")
+DEVICE_CLASSES = Kind(version="resource.k8s.io/v1", name="DeviceClass", plural="deviceclasses", namespaced=False)
+DEVICE_SLICES = Kind(version="resource.k8s.io/v1", name="ResourceSlice", plural="resourceslices", namespaced=False)
 # Of clusters that have these queues, see k8s.queues
 POD_GROUPS = Kind(version="scheduling.volcano.sh/v1beta1", name="PodGroup", plural="podgroups")
 WORKLOADS = Kind(version="kueue.x-k8s.io/v1beta2", name="Workload", plural="workloads")
@@ -77,6 +81,7 @@ KINDS = {
         POLICIES,
         LEASES,
         PRIORITY_CLASSES,
+        CLAIM_TEMPLATES,
         POD_GROUPS,
         WORKLOADS,
         WORKLOAD_PRIORITIES,

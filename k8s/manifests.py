@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from . import names, queues
-from .pods import SCRATCH, common_labels, pod_metadata, pod_spec, requested
+from . import devices, names, queues
+from .pods import SCRATCH, common_labels, pod_metadata, pod_spec
 from .spec import EnvironmentSpec, Role
 
 Document = dict[str, Any]
@@ -69,7 +69,7 @@ def home_claim(spec: EnvironmentSpec) -> Document:
 
 def cluster_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
     """Service and StatefulSet of each role, and what its queue needs. `owner` is the owner reference to the parent."""
-    documents = queue_documents(spec, owner)
+    documents = [*queue_documents(spec, owner), *claim_documents(spec, owner)]
     return documents + [document for role in spec.roles for document in (role_service(spec, role, owner), role_set(spec, role, owner))]
 
 
@@ -79,10 +79,15 @@ def queue_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
         return []
     requests: dict[str, int] = {}
     for role in spec.roles:
-        for key, amount in requested(role.resources).items():
+        for key, amount in devices.amounts(role.resources).items():
             requests[key] = requests.get(key, 0) + role.replicas * amount
     quantities = {key: f"{amount}m" if key == "cpu" else str(amount) for key, amount in requests.items()}
     return [queues.pod_group(spec, owner, common_labels(spec), quantities)]
+
+
+def claim_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
+    """ResourceClaimTemplates of the roles whose devices the cluster allocates dynamically. They have to be there before the pods."""
+    return [document for role in spec.roles for document in devices.claim_templates(spec, role, owner, {**common_labels(spec), names.ROLE: role.name})]
 
 
 def role_service(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import names, queues
-from .spec import Devices, EnvironmentSpec, Port, Probe, Resources, Role, Topology
+from . import devices, names, queues
+from .spec import Devices, EnvironmentSpec, Port, Probe, Role, Topology
 
 Document = dict[str, Any]
 
@@ -32,10 +32,9 @@ def common_labels(spec: EnvironmentSpec) -> dict[str, str]:
 
 def pod_metadata(spec: EnvironmentSpec, role: Role) -> Document:
     """Labels and annotations of each pod of a role. No expiry in here: extending it must not restart the pods."""
-    devices = role.resources.devices
     return {
-        "labels": {**common_labels(spec), names.ROLE: role.name, **queues.pod_labels(spec)},
-        "annotations": {names.OWNER_NAME: spec.owner, **(devices.annotations if devices else {}), **queues.pod_annotations(spec, role)},
+        "labels": {**devices.pod_labels(role.resources), **common_labels(spec), names.ROLE: role.name, **queues.pod_labels(spec)},
+        "annotations": {**devices.pod_annotations(role.resources), names.OWNER_NAME: spec.owner, **queues.pod_annotations(spec, role)},
     }
 
 
@@ -49,7 +48,7 @@ def pod_spec(spec: EnvironmentSpec, role: Role, volumes: list[Document], mounts:
         "image": role.image,
         "env": _environment(role, home),
         "workingDir": home,
-        "resources": _resources(role.resources),
+        "resources": devices.requirements(role.resources),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -58,6 +57,8 @@ def pod_spec(spec: EnvironmentSpec, role: Role, volumes: list[Document], mounts:
         # What a container says when it ends badly, even if it does not write /dev/termination-log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
+    if added := devices.capabilities(role.resources):
+        container["securityContext"]["capabilities"]["add"] = list(added)
     if role.command:
         container["command"] = list(role.command)
     if role.args:
@@ -82,6 +83,8 @@ def pod_spec(spec: EnvironmentSpec, role: Role, volumes: list[Document], mounts:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
+    if claims := devices.pod_claims(spec, role):
+        body["resourceClaims"] = claims
     body.update(_placement(spec.node_selector, role.resources.devices))
     if scheduler := queues.scheduler_name(spec):
         body["schedulerName"] = scheduler  # a gang needs one scheduler, even where the accelerator names another
@@ -98,19 +101,19 @@ def _topology(topology: Topology) -> Document:
     return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": term}]}
 
 
-def _placement(node_selector: Mapping[str, str], devices: Devices | None) -> Document:
+def _placement(node_selector: Mapping[str, str], chips: Devices | None) -> Document:
     """Where a pod may run: the installation's node selector, and what its accelerator needs."""
     placement: Document = {}
-    selector = {**node_selector, **(devices.node_selector if devices else {})}
+    selector = {**node_selector, **(chips.node_selector if chips else {})}
     if selector:
         placement["nodeSelector"] = selector
-    if devices:
-        if devices.tolerations:
-            placement["tolerations"] = [dict(toleration) for toleration in devices.tolerations]
-        if devices.runtime_class:
-            placement["runtimeClassName"] = devices.runtime_class
-        if devices.scheduler_name:
-            placement["schedulerName"] = devices.scheduler_name
+    if chips:
+        if chips.tolerations:
+            placement["tolerations"] = [dict(toleration) for toleration in chips.tolerations]
+        if chips.runtime_class:
+            placement["runtimeClassName"] = chips.runtime_class
+        if chips.scheduler_name:
+            placement["schedulerName"] = chips.scheduler_name
     return placement
 
 
@@ -118,24 +121,9 @@ def _environment(role: Role, home: str) -> list[Document]:
     """POD_* first: `$(POD_IP)` in later values and in the command only sees what stands before it."""
     fields = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "POD_IP": "status.podIP"}
     env: list[Document] = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
-    devices = role.resources.devices
-    values = {"HOME": home, **(devices.env if devices else {}), **role.env}
+    values = {"HOME": home, **devices.environment(role.resources), **role.env}
     env.extend({"name": name, "value": value} for name, value in values.items() if name not in fields)
     return env
-
-
-def _resources(resources: Resources) -> Document:
-    """Requests equal limits: what the quota counted is what a pod gets, and no more."""
-    amounts = {key: f"{amount}m" if key == "cpu" else str(amount) for key, amount in requested(resources).items()}
-    return {"requests": dict(amounts), "limits": dict(amounts)}
-
-
-def requested(resources: Resources) -> dict[str, int]:
-    """What one replica asks for: CPU in millicores, memory in bytes, devices by their key."""
-    amounts = {"cpu": resources.cpu_millis, "memory": resources.memory_bytes}
-    if resources.devices:
-        amounts[resources.devices.resource_key] = resources.devices.count
-    return amounts
 
 
 def _readiness(probe: Probe, ports: tuple[Port, ...]) -> Document:

@@ -11,12 +11,26 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceClaim:
+    """Devices that the cluster allocates by Dynamic Resource Allocation: `count` of a DeviceClass, narrowed by CEL expressions."""
+
+    device_class: str
+    count: int
+    selectors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Devices:
-    """Accelerators of one replica."""
+    """Accelerators of one replica: counted by `resource_key`, or claimed (then there is no key). `extra`: amounts of further keys, such as
+    device memory, of the replica."""
 
     slug: str
     resource_key: str
     count: int
+    extra: Mapping[str, int] = field(default_factory=dict)
+    claims: tuple[DeviceClaim, ...] = ()
+    capabilities: tuple[str, ...] = ()  # beyond restricted Pod Security; the team has an exception for each
+    labels: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
     runtime_class: str = ""
@@ -26,13 +40,27 @@ class Devices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """Network devices of one replica and what it takes to use them. `resource_key` empty: nothing is counted."""
+
+    slug: str
+    resource_key: str = ""
+    count: int = 0
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    capabilities: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one replica may use. CPU in millicores, memory and shared memory in bytes; requests equal limits."""
+    """What one replica may use. CPU in millicores, memory, shared memory and ephemeral storage in bytes; requests equal limits."""
 
     cpu_millis: int
     memory_bytes: int
     shm_bytes: int = 0
+    ephemeral_bytes: int = 0  # 0: not limited
     devices: Devices | None = None
+    network: NetworkSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -223,7 +223,7 @@ def _make_notebook(context: Context) -> None:
         teams.remember(cluster, policies)
         user.result()
     owner = manifests.owner_reference(parent)
-    cluster.apply_all(manifests.queue_documents(spec, owner))
+    cluster.apply_all([*manifests.queue_documents(spec, owner), *manifests.claim_documents(spec, owner)])
     order = {"environment": spec.id, "namespace": spec.namespace, "pod": manifests.notebook_pod(spec, owner)}
     context.hub.server_start(context.owner, spec.base_name, order)
 
