@@ -210,9 +210,9 @@ USE_I18N = USE_TZ = True
 TIME_ZONE = env.str("TIME_ZONE", "UTC")
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [ROOT / "static"]
-STATIC_ROOT = VAR_DIR / "static"
-# True after `manage.py collectstatic`: hashed, compressed names. False: served from the source folders, nothing to collect.
+# True: hashed, compressed names, which `manage.py collectstatic` makes. False: served from the source folders, nothing to collect and no folder for it.
 STATIC_COLLECTED = env.bool("STATIC_COLLECTED", False)
+STATIC_ROOT = VAR_DIR / "static" if STATIC_COLLECTED else None
 WHITENOISE_USE_FINDERS = not STATIC_COLLECTED
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(VAR_DIR / "files")}},

@@ -36,7 +36,7 @@ class Portal:
         inherited = {
             name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL", "KUBECONFIG", "PUBLIC_URL", "HUB_PUBLIC_URL")
         }
-        self.env = {**inherited, "VAR_DIR": str(var), "PORT": str(port), "HUB_PORT": str(hub), "PYTHONUNBUFFERED": "1"}
+        self.env = {**inherited, "VAR_DIR": str(var), "PORT": str(port), "HUB_PORT": str(hub), "STATIC_COLLECTED": "true", "PYTHONUNBUFFERED": "1"}
         self.processes: list[subprocess.Popen[Any]] = []
         self._rows: subprocess.Popen[str] | None = None
 

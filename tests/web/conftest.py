@@ -13,13 +13,6 @@ from portal.domain.models import User
 from .world import World, make_world
 
 
-@pytest.fixture(autouse=True)
-def _plain_static_files(settings: Any) -> None:
-    """Addresses of static files without the hashed names that `collectstatic` makes; tests/browser has the real ones. And cheap passwords."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 @pytest.fixture
 def world(db: None, settings: Any) -> World:
     return make_world()

@@ -27,7 +27,7 @@ def test_a_second_cluster_waits_for_the_room_of_the_first_and_gets_it(tmp_path: 
         seen = wait_until(lambda: api.call("POST", "/environments?dry_run=true", json=wish | {"name": "second"})["queue"], "a forecast")
         assert seen["position"] == 1, seen
         second = api.call("POST", "/environments", json=wish | {"name": "second"})["id"]
-        told = wait_until(lambda: api.environment(second)["queue"], "the queue to tell it something")
+        told = wait_until(lambda: api.environment(second)["queue"], "the queue to have looked at it")
         assert told["message"] == "waiting for 2 x cpu-small: 1 free, 0 environments ahead", told
         assert told["eta"] is not None, "the first one has an expiry"
         assert api.environment(second)["state"] == "queued"

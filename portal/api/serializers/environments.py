@@ -57,7 +57,7 @@ class EnvironmentSerializer(serializers.ModelSerializer):
     flavor = serializers.CharField(source="flavor.slug")
     team = serializers.CharField(source="team.slug")
     owner = serializers.CharField(source="owner.username")
-    queue = serializers.SerializerMethodField(help_text="Where it stands while it waits; null otherwise")
+    queue = serializers.SerializerMethodField(help_text="Where it stands while it waits; null before the queue has looked at it, and otherwise")
     schedule = serializers.SerializerMethodField(help_text="When it starts and stops by itself; null: never")
     approval = serializers.SerializerMethodField(help_text="The question that waits for an answer; null: none")
     steps = serializers.SerializerMethodField()
@@ -80,8 +80,7 @@ class EnvironmentSerializer(serializers.ModelSerializer):
 
     @extend_schema_field(QueueSerializer(allow_null=True))
     def get_queue(self, environment: Environment) -> dict[str, Any] | None:
-        waits = environment.state == State.QUEUED and (environment.admitted_at is None or environment.queue)
-        return queue_document(environment.queue) if waits else None
+        return queue_document(environment.queue) if environment.state == State.QUEUED else None
 
     @extend_schema_field(ScheduleSerializer(allow_null=True))
     def get_schedule(self, environment: Environment) -> Any:

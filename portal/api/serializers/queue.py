@@ -18,24 +18,29 @@ class EtaSerializer(serializers.Serializer):
 class QueueSerializer(serializers.Serializer):
     """Where one that waits stands."""
 
-    position = serializers.IntegerField(help_text="1 goes first; 0: not looked at yet")
-    ahead = serializers.IntegerField(help_text="Environments that go first")
+    position = serializers.IntegerField(allow_null=True, help_text="1 goes first; null: the queue that decides tells no position")
+    ahead = serializers.IntegerField(allow_null=True, help_text="Environments that go first; null: not known")
     code = serializers.CharField(help_text="Stable for programs, e.g. WaitingForRoom", allow_blank=True)
     message = serializers.CharField(help_text="The same for people", allow_blank=True)
     eta = EtaSerializer(allow_null=True, help_text="Estimated start as a range; null: not known")
 
 
-def queue_document(told: Any) -> dict[str, Any]:
-    """`Environment.queue` in the form of QueueSerializer, whatever it lacks."""
-    told = told or {}
+def queue_document(told: Any) -> dict[str, Any] | None:
+    """`Environment.queue` in the form of QueueSerializer, whatever it lacks; None while the queue has said nothing yet."""
+    if not told:
+        return None
     eta = told.get("eta") or {}
     return {
-        "position": int(told.get("position") or 0),
-        "ahead": int(told.get("ahead") or 0),
+        "position": _number(told.get("position")),
+        "ahead": _number(told.get("ahead")),
         "code": str(told.get("code") or ""),
         "message": str(told.get("message") or ""),
         "eta": {"earliest": eta["earliest"], "latest": eta.get("latest")} if eta.get("earliest") else None,
     }
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 class ScheduleSerializer(serializers.Serializer):

@@ -33,12 +33,16 @@ def ask(alice: Any, **changes: Any) -> tuple[str, int]:
 # --- the queue ------------------------------------------------------------------
 def test_one_that_waits_tells_its_place_and_an_estimate_or_that_none_is_known(world: World, alice: Any) -> None:
     environment = world.bring_to(world.request(), "queued")
+    assert alice("GET", f"/environments/{environment.pk}").json()["queue"] is None, "the queue has not looked at it yet"
     told = {"position": 2, "ahead": 1, "code": "WaitingForRoom", "message": "waiting for 1 x pod: 0 free, 1 environment ahead", "eta": None}
     Environment.objects.filter(pk=environment.pk).update(queue=told)
     assert alice("GET", f"/environments/{environment.pk}").json()["queue"] == told
     eta = {"earliest": "2026-12-01T09:00:00Z", "latest": "2026-12-01T11:00:00Z"}
     Environment.objects.filter(pk=environment.pk).update(queue=told | {"eta": eta})
     assert alice("GET", "/environments").json()["results"][0]["queue"]["eta"] == eta
+    theirs = {"position": None, "ahead": None, "code": "WaitingForVolcano", "message": "waiting for Volcano", "eta": None}
+    Environment.objects.filter(pk=environment.pk).update(queue=theirs)
+    assert alice("GET", f"/environments/{environment.pk}").json()["queue"] == theirs, "a queue that tells no position does not stand at 0"
     world.bring_to(environment, "provisioning")
     assert alice("GET", f"/environments/{environment.pk}").json()["queue"] is None
 

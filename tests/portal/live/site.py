@@ -39,8 +39,7 @@ class Site:
 
     def start(self) -> None:
         self.var.mkdir(parents=True, exist_ok=True)
-        for arguments in (["migrate", "-v0"], ["collectstatic", "--noinput", "-v0"]):
-            subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, check=True)
+        subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=self.env, check=True)
         self.spawn("redis", [sys.executable, "-m", "portal.ops.run", "redis"])
         self.spawn("web", [sys.executable, "-m", "uvicorn", "portal.asgi:application", "--host", "127.0.0.1", "--port", self.port, "--no-access-log"])
         self.spawn("rows", [sys.executable, "-m", "tests.portal.live.rows"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
