@@ -9,7 +9,7 @@ unexport KUBECONFIG
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test faults lint bench install messages browser
+.PHONY: help up demo test faults lint bench install messages browser engines engines-system
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,24 @@ browser:
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; }; } || \
 	  echo "No chromium, and it cannot be installed here: browser tests are skipped."
+
+# The engines that tests run for real, in an environment of their own: 2.6 GB, minutes. What cannot be installed is left out, and its tests say so.
+ENGINES := .venv-engines
+ENGINE_LISTS := tests/engines/requirements.txt tests/engines/requirements-flink.txt
+PIP := $(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check
+engines: engines-system $(ENGINES)/.installed ## PyTorch, Ray, Spark, Flink, MPI and ONNX Runtime for the tests of engines
+$(ENGINES)/.installed: $(ENGINE_LISTS)
+	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
+	@$(PIP) -r tests/engines/requirements.txt || grep -v '^#' tests/engines/requirements.txt | while read -r one; do $(PIP) "$$one" || echo "Not installed: $$one"; done
+	@$(PIP) --no-deps -r tests/engines/requirements-flink.txt || echo "Not installed: Flink"
+	@for one in pyflink:flink pyspark:spark; do found=$$(ls -d $(ENGINES)/lib/python*/site-packages/$${one%:*} 2>/dev/null) && \
+	  ln -sfn "$${found#$(ENGINES)/}" $(ENGINES)/$${one#*:}; done; touch $@
+
+engines-system:
+	@{ command -v java && test -x /usr/sbin/sshd; } >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { apt-get update -qq && \
+	  for one in openssh-server $$(command -v java >/dev/null || echo default-jre-headless); do \
+	    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$one >/dev/null; done; }; } || \
+	  echo "No Java or no OpenSSH server, and they cannot be installed here: tests of Spark and Flink, or of MPI, are skipped."
 
 lint: install ## ruff, mypy, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ import yaml
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BUILT_IN = Path(__file__).parent / "default_runtimes.yaml"
+ENGINES = Path(__file__).parents[2] / ".venv-engines"  # made by `make engines`
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,15 @@ class LocalRuntime:
     home: str = ""
     command: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()  # trees that must stay visible in the container
+    needs: tuple[str, ...] = ()  # files without which it cannot be used, and how they are had
+    obtain: str = ""
+
+    def missing(self) -> str:
+        """What is not here that it needs, and the remedy; empty when it can be used."""
+        absent = [path for path in self.needs if not Path(path).exists()]
+        if not absent:
+            return ""
+        return f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not on this machine{f'; {self.obtain}' if self.obtain else ''}"
 
     def base_env(self) -> dict[str, str]:
         return {"PATH": ":".join([*self.path, SYSTEM_PATH]), **({"HOME": self.home} if self.home else {}), **self.env}
@@ -52,21 +62,25 @@ class Images:
 
 
 def _row(row: Mapping[str, Any], file: Path) -> tuple[tuple[str, ...], LocalRuntime]:
-    unknown = set(row) - {"images", "path", "env", "home", "command"}
+    unknown = set(row) - {"images", "path", "env", "home", "command", "needs", "obtain"}
     if unknown or not row.get("images"):
         raise ValueError(f"{file}: a runtime needs images, and knows no {', '.join(sorted(unknown)) or 'other keys'}")
 
     def filled(text: str) -> str:
-        return str(text).replace("{prefix}", sys.prefix)
+        return str(text).replace("{prefix}", sys.prefix).replace("{engines}", str(ENGINES))
 
     path = tuple(filled(item) for item in row.get("path") or [])
-    own = (sys.prefix, sys.base_prefix) if any(item.startswith(sys.prefix) for item in path) else ()
+    own = [root for root in (sys.prefix, str(ENGINES)) if any(item.startswith(root) for item in path)]
+    if own:
+        own.append(sys.base_prefix)
     return tuple(row["images"]), LocalRuntime(
         path=path,
         env={key: filled(value) for key, value in (row.get("env") or {}).items()},
         home=filled(row.get("home") or ""),
         command=tuple(filled(item) for item in row.get("command") or []),
         prefixes=tuple(dict.fromkeys([*own, *(str(Path(item).parent) for item in path)])),
+        needs=tuple(filled(item) for item in row.get("needs") or []),
+        obtain=str(row.get("obtain") or ""),
     )
 
 

@@ -166,7 +166,8 @@ class Runner:
         delay = BACKOFF_FIRST
         while True:
             runtime = self.worker.kubelet.images.find(image)
-            if runtime is not None:
+            missing = runtime.missing() if runtime else ""
+            if runtime is not None and not missing:
                 if policy == "Always":
                     self.worker.event("Normal", "Pulling", f'Pulling image "{image}"')
                     self.worker.event("Normal", "Pulled", f'Successfully pulled image "{image}" in 1ms (1ms including waiting). Image size: 0 bytes.')
@@ -181,7 +182,7 @@ class Runner:
                 self.worker.event("Warning", "Failed", "Error: ErrImageNeverPull")
             else:
                 full = full_name(image)
-                why = f'failed to pull and unpack image "{full}": failed to resolve reference "{full}": {full}: not found'
+                why = f'failed to pull and unpack image "{full}": ' + (missing or f'failed to resolve reference "{full}": {full}: not found')
                 self.worker.event("Normal", "Pulling", f'Pulling image "{image}"')
                 self._wait_for("ErrImagePull", why)
                 self.worker.event("Warning", "Failed", f'Failed to pull image "{image}": {why}')

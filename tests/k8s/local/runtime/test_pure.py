@@ -321,3 +321,14 @@ def test_the_spdy_dictionary_is_the_one_of_the_protocol() -> None:
     import zlib
 
     assert (len(DICTIONARY), zlib.adler32(DICTIONARY)) == (1423, 0xE3C6A7C2)
+
+
+def test_a_runtime_whose_programs_are_not_here_says_how_to_get_them(tmp_path: Path) -> None:
+    file = tmp_path / "runtimes.yaml"
+    file.write_text(f"runtimes: [{{images: ['engine:*'], path: [{tmp_path}/bin], needs: [{tmp_path}/bin/engine], obtain: run `make engines`}}]")
+    found = Images.load(file).find("engine:1")
+    assert found
+    assert found.missing() == f"{tmp_path}/bin/engine is not on this machine; run `make engines`"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "engine").touch()
+    assert found.missing() == ""
