@@ -41,6 +41,7 @@ STORAGE_CLASS = env.str("STORAGE_CLASS", "")  # empty: the cluster's default
 SERVICE_DOMAIN = env.str("SERVICE_DOMAIN", "svc.cluster.local")
 NODE_SELECTOR = env.dict("NODE_SELECTOR", {})  # key=value,key=value: added to every pod
 IMAGES = env.dict("IMAGES", {})  # template-image=image-to-use,...
+IMAGE_PREFIXES = env.list("IMAGE_PREFIXES", default=[])  # what images that people name themselves have to begin with; empty: anything
 HOME_SIZE = env.str("HOME_SIZE", "10Gi")
 # Who may open connections to pods besides the owner's own pods: the Hub's proxy.
 HUB_CIDRS = env.list("HUB_CIDRS", [f"{HUB_CONNECT_HOST}/32"])

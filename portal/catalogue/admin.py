@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from portal.domain import services
 from portal.domain.models import Accelerator, Flavor, Priority, Template
 
+from .loader import beside, known_slugs
 from .validator import faults_of
 
 
@@ -23,7 +24,7 @@ class TemplateForm(forms.ModelForm):
 
     def clean_spec(self) -> Any:
         spec = self.cleaned_data["spec"]
-        faults = faults_of("template", spec)
+        faults = faults_of("template", spec, known_slugs()) or beside("template", spec)
         if faults:
             raise forms.ValidationError([f"{fault.field}: {fault.message}" for fault in faults])
         if self.instance.pk and spec["slug"] != self.instance.slug:
@@ -43,11 +44,7 @@ class TemplateAdmin(_Catalogue):
     list_filter = ["kind", "enabled"]
 
     def save_model(self, request: HttpRequest, obj: Template, form: Any, change: bool) -> None:
-        spec = obj.spec
-        for field in ("slug", "version", "kind", "title"):
-            setattr(obj, field, spec[field])
-        obj.description, obj.icon, obj.position = spec.get("description", {}), spec.get("icon", ""), spec.get("position", 100)
-        super().save_model(request, obj, form, change)
+        obj.pk = services.template_store(spec=obj.spec, enabled=obj.enabled).pk
 
 
 @admin.register(Flavor)

@@ -12,13 +12,15 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from portal.domain import services
+from portal.domain.errors import DomainError
 from portal.domain.models import Accelerator, Flavor, Priority, Template
 from portal.domain.shape import parse_bytes, parse_cpu
 
-from .validator import Fault, Path, faults_of
+from .faults import Fault, Path
+from .validator import faults_of
 
 BUILTIN = FilePath(__file__).parent / "builtin"
 FOLDERS = {"accelerator": "accelerators", "flavor": "flavors", "template": "templates", "priority": "priorities"}
@@ -40,6 +42,7 @@ class Document:
     file: FilePath
     data: Any
     lines: dict[Path, int]
+    text: str = ""
 
     def located(self, fault: Fault) -> str:
         """The fault as `file:line: field: message`; a missing field is told at the line of what should hold it."""
@@ -64,30 +67,42 @@ class _Reader(yaml.SafeLoader):
 def read(kind: str, file: FilePath) -> Document:
     """Parse one file. Raises CatalogueError with the line of what is not YAML."""
     try:
-        reader = _Reader(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogueError([f"{file}:1: not readable: {error}"]) from error
+    return parse(kind, text, file)
+
+
+def parse(kind: str, text: str, file: FilePath) -> Document:
+    """Parse what is in `file`, or is typed in its place. Raises CatalogueError with the line of what is not YAML."""
+    try:
+        reader = _Reader(text)
         try:
             node = reader.get_single_node()
             data = reader.construct_document(node) if node is not None else None
         finally:
             reader.dispose()
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise CatalogueError([f"{file}:{mark.line + 1 if mark else 1}: not readable: {getattr(error, 'problem', None) or error}"]) from error
     lines: dict[Path, int] = {}
     if node is not None:
         _mark(node, (), lines)
-    return Document(kind, file, data, lines)
+    return Document(kind, file, data, lines, text)
 
 
-def _mark(node: yaml.Node, path: Path, lines: dict[Path, int]) -> None:
+def _mark(node: yaml.Node, path: Path, lines: dict[Path, int], within: tuple[int, ...] = ()) -> None:
+    if id(node) in within:
+        return  # an anchor that holds itself
+    within = (*within, id(node))
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             lines[(*path, key.value)] = key.start_mark.line + 1
-            _mark(value, (*path, key.value), lines)
+            _mark(value, (*path, key.value), lines, within)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _mark(value, (*path, index), lines)
+            _mark(value, (*path, index), lines, within)
 
 
 def read_all(folders: Iterable[FilePath]) -> list[Document]:
@@ -102,11 +117,10 @@ def read_all(folders: Iterable[FilePath]) -> list[Document]:
                     documents.append(read(kind, file))
                 except CatalogueError as error:
                     faults += error.faults
-    known = {d.data["slug"] for d in documents if d.kind == "accelerator" and isinstance(d.data, dict) and isinstance(d.data.get("slug"), str)}
-    known |= set(Accelerator.objects.values_list("slug", flat=True))
+    known = known_slugs(documents)
     first: dict[tuple[str, str], Document] = {}
     for document in documents:
-        found = faults_of(document.kind, document.data, known)
+        found = faults_of(document.kind, document.data, known) or beside(document.kind, document.data)
         faults += [document.located(fault) for fault in found]
         if not found:
             key = (document.kind, document.data["slug"])
@@ -118,21 +132,45 @@ def read_all(folders: Iterable[FilePath]) -> list[Document]:
     return documents
 
 
-def load(folders: Iterable[FilePath] = (BUILTIN,)) -> dict[str, int]:
-    """Load the folders; how many documents of each kind. Raises CatalogueError, and then nothing was changed."""
+def known_slugs(documents: Iterable[Document] = ()) -> dict[str, set[str]]:
+    """Of each kind, the slugs that documents may name: those of the documents themselves and those in the database."""
+    models: dict[str, Any] = {"accelerator": Accelerator, "flavor": Flavor, "template": Template, "priority": Priority}
+    known = {kind: set(model.objects.values_list("slug", flat=True)) for kind, model in models.items()}
+    for document in documents:
+        slug = document.data.get("slug") if isinstance(document.data, dict) else None
+        if isinstance(slug, str):
+            known[document.kind].add(slug)
+    return known
+
+
+def beside(kind: str, data: Any) -> list[Fault]:
+    """Faults of a valid document beside what the database has under its slug."""
+    return [Fault((field,), message) for field, message in services.template_faults(data).items()] if kind == "template" else []
+
+
+def load(folders: Iterable[FilePath] = (BUILTIN,), *, check: bool = False) -> dict[str, int]:
+    """Load the folders; how many documents of each kind. Raises CatalogueError, and then nothing was changed; nor is it with `check`."""
     documents = read_all(folders)
     counts = dict.fromkeys(FOLDERS, 0)
     with transaction.atomic():
-        for kind, store in (("accelerator", _accelerator), ("flavor", _flavor), ("template", _template), ("priority", _priority)):
+        for kind, store in (("accelerator", _accelerator), ("flavor", _flavor), ("priority", _priority), ("template", _template)):
             for document in documents:
                 if document.kind == kind:
-                    store(document.data)
+                    try:
+                        store(document)
+                    except (DatabaseError, DomainError, OverflowError) as error:
+                        # What no check foresaw: another one that loads at this moment, a value that a column cannot hold.
+                        raise CatalogueError([document.located(Fault((), f"could not be stored: {error}"))]) from error
                     counts[kind] += 1
+        if check:
+            transaction.set_rollback(True)
+            return counts
         services.quota_rows_ensure()
     return counts
 
 
-def _accelerator(data: dict[str, Any]) -> None:
+def _accelerator(document: Document) -> None:
+    data = document.data
     fields = ("title", "family", "vendor", "model", "resource_key", "node_selector", "tolerations", "runtime_class", "scheduler_name", "annotations", "env")
     empty: dict[str, Any] = {"tolerations": [], "node_selector": {}, "annotations": {}, "env": {}}
     values = {field: data.get(field, empty.get(field, "")) for field in fields}
@@ -140,7 +178,8 @@ def _accelerator(data: dict[str, Any]) -> None:
     Accelerator.objects.update_or_create(slug=data["slug"], defaults=values)
 
 
-def _flavor(data: dict[str, Any]) -> None:
+def _flavor(document: Document) -> None:
+    data = document.data
     values = {
         "title": data["title"],
         "cpu_millis": parse_cpu(str(data["cpu"])),
@@ -153,13 +192,12 @@ def _flavor(data: dict[str, Any]) -> None:
     Flavor.objects.update_or_create(slug=data["slug"], defaults=values)
 
 
-def _template(data: dict[str, Any]) -> None:
-    values = {field: data[field] for field in ("version", "kind", "title")}
-    values |= {"description": data.get("description", {}), "icon": data.get("icon", ""), "position": data.get("position", 100), "spec": data}
-    Template.objects.update_or_create(slug=data["slug"], defaults=values)
+def _template(document: Document) -> None:
+    services.template_store(spec=document.data, source=document.text)
 
 
-def _priority(data: dict[str, Any]) -> None:
+def _priority(document: Document) -> None:
+    data = document.data
     # Which teams may use one that is not for everyone is the admin's to say.
     values = {"title": data["title"], "value": data["value"]}
     values |= {"everyone": data.get("everyone", True), "leads_only": data.get("leads_only", False), "preempts": data.get("preempts", False)}

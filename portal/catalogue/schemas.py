@@ -106,6 +106,20 @@ SCHEDULING = _document(
         "preemptible": {"type": "boolean"},
         "preempt_grace": {"type": "string"},
         "queue": {"type": "string", "maxLength": 63},
+        "gang": {"type": "boolean"},
+        "priority": {"type": "string", "maxLength": 40},
+    },
+)
+
+_GLOBS = {"type": "array", "items": {"type": "string", "pattern": "^[a-z0-9*?[\\]!-]{1,60}$"}, "minItems": 1, "uniqueItems": True}
+
+# Which flavors a template may be asked for with; `cpu` is the family of those without accelerators.
+FLAVORS = _document(
+    [],
+    {
+        "families": {"type": "array", "items": {"type": "string", "pattern": "^[a-z]{2,20}$"}, "minItems": 1, "uniqueItems": True},
+        "only": _GLOBS,
+        "not": _GLOBS,
     },
 )
 
@@ -125,7 +139,7 @@ TEMPLATE = _document(
     ["slug", "version", "kind", "title", "roles"],
     {
         "slug": _SLUG,
-        "version": {"type": "integer", "minimum": 1},
+        "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
         "kind": {"enum": ["notebook", "cluster"]},
         "icon": {"type": "string", "maxLength": 40},
         "position": _COUNT,
@@ -137,6 +151,8 @@ TEMPLATE = _document(
         "delete_after": {"type": "string"},
         "idle": IDLE,
         "scheduling": SCHEDULING,
+        "flavors": FLAVORS,
+        "replaces": {"type": "array", "items": {"type": "integer", "minimum": 1}, "uniqueItems": True},
         "params": {"type": "object"},
         "home": _document([], {"mount_path": {"type": "string", "pattern": "^/."}, "size": _QUANTITY}),
         "roles": {"type": "array", "minItems": 1, "items": TEMPLATE_ROLE},

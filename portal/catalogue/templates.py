@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
-import jsonschema
-
 from portal.domain.durations import format_duration, parse_duration
 from portal.domain.shape import parse_bytes, parse_cpu
 
+from . import choices
 from .faults import Fault, Path, quantities
 
 # Spans of time in a template, and the least that each may be: what is looked at once a minute cannot be told in seconds.
@@ -38,7 +37,7 @@ def faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _spans(document)
     yield from _scheduling(document.get("scheduling", {}))
     params = document.get("params", {"type": "object", "additionalProperties": False, "properties": {}})
-    wrong = list(_params(params))
+    wrong = list(choices.params(params))
     yield from wrong
     properties = {} if wrong else params.get("properties", {})
     names = [role["name"] for role in document["roles"]]
@@ -84,24 +83,6 @@ def _spans(document: Mapping[str, Any]) -> Iterator[Fault]:
     for path, other, wrong in _ORDER:
         if path in spans and other in spans and (spans[path] > spans[other] or (spans[path] == spans[other] and wrong.startswith("not"))):
             yield Fault(path, wrong)
-
-
-def _params(params: Mapping[str, Any]) -> Iterator[Fault]:
-    try:
-        jsonschema.Draft202012Validator.check_schema(params)
-    except jsonschema.SchemaError as error:
-        yield Fault(("params", *error.absolute_path), f"not a JSON Schema: {error.message[:200]}")
-        return
-    if params.get("type") != "object" or params.get("additionalProperties") is not False:
-        yield Fault(("params",), "must say `type: object` and `additionalProperties: false`, so that unknown parameters are refused")
-        return
-    if not isinstance(params.get("properties", {}), Mapping):
-        yield Fault(("params", "properties"), "must be an object")
-        return
-    for name, definition in params.get("properties", {}).items():
-        if isinstance(definition, Mapping) and "default" in definition:
-            for wrong in jsonschema.Draft202012Validator(definition).iter_errors(definition["default"]):
-                yield Fault(("params", "properties", name, "default"), wrong.message[:200])
 
 
 def _replicas(param: str, properties: Mapping[str, Any], at: Path) -> Iterator[Fault]:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import jsonschema
 
 from portal.domain.shape import parse_bytes, parse_cpu
 
-from . import schemas, templates
-from .faults import Fault, Path, quantities
+from . import choices, schemas, templates
+from .faults import Fault, Known, Path, quantities, unfit
 
 __all__ = ["Fault", "Path", "faults_of"]
 
 
-def faults_of(kind: str, document: Any, accelerators: Collection[str] = ()) -> list[Fault]:
-    """Every fault of one document. `kind`: "accelerator", "flavor", "template" or "priority"; `accelerators`: the slugs a flavor may name."""
+def faults_of(kind: str, document: Any, known: Known | None = None) -> list[Fault]:
+    """Every fault of one document. `kind`: "accelerator", "flavor", "template" or "priority"; `known`: the slugs of other kinds that it may
+    name, see `loader.known_slugs`. A kind that is missing there is not checked."""
+    if found := list(unfit(document)):
+        return found  # not JSON: neither a schema nor the database could take it
+    known = known or {}
     schema = {"accelerator": schemas.ACCELERATOR, "flavor": schemas.FLAVOR, "template": schemas.TEMPLATE, "priority": schemas.PRIORITY}[kind]
     found = [Fault(tuple(error.absolute_path), _worded(error)) for error in jsonschema.Draft202012Validator(schema).iter_errors(document)]
     if found:
         return found  # the other checks rely on the form
     checks: dict[str, Callable[[], Iterator[Fault]]] = {
         "accelerator": lambda: quantities(document, memory=parse_bytes),
-        "flavor": lambda: _flavor(document, accelerators),
-        "template": lambda: templates.faults(document),
+        "flavor": lambda: _flavor(document, known.get("accelerator", ())),
+        "template": lambda: chain(templates.faults(document), choices.faults(document, known)),
         "priority": lambda: _priority(document),
     }
     return list(checks[kind]())

@@ -1,7 +1,7 @@
 """Every table of the portal."""
 
 from .approval import Approval, ApprovalRule
-from .catalogue import Accelerator, Flavor, Priority, Template
+from .catalogue import Accelerator, Flavor, Priority, Template, TemplateVersion
 from .coordination import Mutex, Tick
 from .environment import Environment, IdempotencyKey, LogArchive, Volume
 from .event import Event
@@ -29,6 +29,7 @@ __all__ = [
     "Quota",
     "Team",
     "Template",
+    "TemplateVersion",
     "Tick",
     "Usage",
     "User",

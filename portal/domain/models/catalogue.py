@@ -75,6 +75,30 @@ class Template(models.Model):
         return self.slug
 
 
+class TemplateVersion(models.Model):
+    """A template as it was or is under one number; never changed, so that what was made from it can be read for ever.
+
+    `replaced_by` is the number of the version with which environments made from this one start next. It is always a higher one: chains end.
+    """
+
+    template = models.ForeignKey(Template, on_delete=models.CASCADE, related_name="versions")
+    version = models.PositiveIntegerField()
+    spec = models.JSONField()
+    source = models.TextField(blank=True, help_text="The YAML it was read from, comments and all; empty: not known")
+    replaced_by = models.PositiveIntegerField(null=True, blank=True, help_text="Environments made from this version start with that one the next time")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["template", "-version"]
+        constraints = [
+            models.UniqueConstraint(fields=["template", "version"], name="one_spec_per_template_version"),
+            models.CheckConstraint(condition=models.Q(replaced_by=None) | models.Q(replaced_by__gt=models.F("version")), name="replaced_by_a_later_version"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.template.slug} {self.version}"
+
+
 class Priority(models.Model):
     """A class of urgency in the queue. Higher values go first; the one named by the setting is everyone's default."""
 

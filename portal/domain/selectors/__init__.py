@@ -18,11 +18,13 @@ from .queue import QueueEntry, queue_needs_a_look, queue_of
 from .teams import leads_of, platform_admins, quota_rows, teams_led_by, volumes_visible_to
 from .timed import environments_with_idle_rule
 from .usage import UsageRow, usage_report, usage_visible_to
+from .versions import Redirects, next_version, redirects
 
 __all__ = [
     "AcceleratorCapacity",
     "FlavorCapacity",
     "QueueEntry",
+    "Redirects",
     "UsageRow",
     "accelerators_with_capacity",
     "approvals_decidable_by",
@@ -42,11 +44,13 @@ __all__ = [
     "flavors_with_capacity",
     "leads_of",
     "need_of",
+    "next_version",
     "notifications_of",
     "platform_admins",
     "queue_needs_a_look",
     "queue_of",
     "quota_rows",
+    "redirects",
     "starts_now",
     "teams_led_by",
     "templates_enabled",

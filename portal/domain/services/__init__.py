@@ -35,6 +35,7 @@ from .quota import Drift, check_quota, quota_recompute, quota_rows_ensure, quota
 from .requests import Preview, environment_preview, environment_request
 from .sweep import environments_claim
 from .teams import check_team_slug, membership_remove, membership_set, team_create, user_deactivate
+from .templates import template_faults, template_redirect, template_store
 from .timers import timers_run
 from .tokens import token_create, token_revoke
 
@@ -88,6 +89,9 @@ __all__ = [
     "quota_set",
     "quota_turn",
     "team_create",
+    "template_faults",
+    "template_redirect",
+    "template_store",
     "timers_run",
     "token_create",
     "token_revoke",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-import jsonschema
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -20,6 +18,7 @@ from ..durations import format_duration, parse_duration
 from ..errors import Conflict, DomainError, Forbidden, ValidationError
 from ..lifecycle import State
 from ..models import Environment, Event, Flavor, Priority, Team, Template, User, Volume
+from ..params import EMPTY, check_values
 from ..quantities import STORAGE
 from ..shape import FlavorShape, RoleShape, parse_bytes, role_shapes
 from . import admission, asking, ledger, schedules
@@ -108,23 +107,7 @@ def check_expiry(template_spec: Mapping[str, Any], expires_in: timedelta | None)
 
 def check_params(template_spec: Mapping[str, Any], params: object) -> dict[str, Any]:
     """Parameters with the schema's defaults filled in. Raises ValidationError naming each wrong one as `params.<name>`."""
-    if not isinstance(params, Mapping):
-        raise ValidationError.field("params", "Must be an object of parameter names and values.")
-    given = dict(params)
-    text = json.dumps(given, ensure_ascii=True)
-    if "\\u0000" in text or re.search(r"\\ud[89a-f]", text):
-        raise ValidationError.field("params", "Must not hold NUL characters or broken Unicode.")
-    schema = template_spec.get("params") or {"type": "object", "additionalProperties": False, "properties": {}}
-    errors: dict[str, list[str]] = {}
-    for error in jsonschema.Draft202012Validator(schema).iter_errors(given):
-        field = ".".join(["params", *(str(part) for part in error.absolute_path)])
-        errors.setdefault(field, []).append(error.message[:300] + ".")
-    if errors:
-        raise ValidationError("; ".join(f"{field}: {messages[0]}" for field, messages in errors.items()), errors=errors)
-    for key, definition in schema.get("properties", {}).items():
-        if key not in given and "default" in definition:
-            given[key] = definition["default"]
-    return given
+    return check_values(template_spec.get("params") or EMPTY, params, settings.IMAGE_PREFIXES)
 
 
 def _team_for(actor: User, slug: str) -> Team:

@@ -103,9 +103,11 @@ def test_a_template_is_held_to_the_rules_of_its_file(browser: Client) -> None:
     broken = template.spec | {"roles": []}
     address = f"/admin/domain/template/{template.pk}/change/"
     assert b"roles:" in browser.post(address, {"enabled": "on", "spec": json.dumps(broken)}).content
-    assert browser.post(address, {"enabled": "on", "spec": json.dumps(template.spec | {"position": 7})}).status_code == 302
+    assert browser.post(address, {"enabled": "on", "spec": json.dumps(template.spec | {"position": 7})}).status_code == 200
+    newer = template.spec | {"position": 7, "version": template.version + 1}
+    assert browser.post(address, {"enabled": "on", "spec": json.dumps(newer)}).status_code == 302
     template.refresh_from_db()
-    assert template.position == 7
+    assert (template.position, template.version) == (7, newer["version"])
 
 
 def test_a_rule_of_approval_must_say_something_that_can_be_checked(browser: Client, world: World) -> None:

@@ -16,9 +16,12 @@ class Command(BaseCommand):
             "folders", nargs="*", type=Path, help="Folders with accelerators/, flavors/, templates/ and priorities/, loaded after the built-in one"
         )
 
+        parser.add_argument("--check", action="store_true", help="Only say what is wrong; nothing is changed")
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            counts = load([BUILTIN, *options["folders"]])
+            counts = load([BUILTIN, *options["folders"]], check=options["check"])
         except CatalogueError as error:
             raise CommandError("The catalogue was not loaded:\n" + "\n".join(error.faults)) from None
-        self.stdout.write(", ".join(f"{count} {FOLDERS[kind]}" for kind, count in counts.items()) + " loaded.")
+        done = "checked; nothing was changed" if options["check"] else "loaded"
+        self.stdout.write(", ".join(f"{count} {FOLDERS[kind]}" for kind, count in counts.items()) + f" {done}.")
