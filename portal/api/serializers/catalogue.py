@@ -7,11 +7,14 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from portal.domain import selectors
+from portal.domain.allowed import allowed
 from portal.domain.durations import format_duration
 from portal.domain.models import Template
+from portal.domain.params import EMPTY, plain
 from portal.domain.services import requests
 
-from .fields import LocalizedField
+from .fields import LocalizedField, said
 
 
 class TemplateSerializer(serializers.ModelSerializer):
@@ -21,10 +24,12 @@ class TemplateSerializer(serializers.ModelSerializer):
     params = serializers.SerializerMethodField(help_text="JSON Schema of the parameters")
     expires_in = serializers.SerializerMethodField()
     has_home = serializers.SerializerMethodField()
+    flavors = serializers.SerializerMethodField(help_text="Slugs of the flavors that it can be asked for with")
+    priority = serializers.SerializerMethodField(help_text="Priority of requests that name none, where the requester may use it; empty: the usual one")
 
     class Meta:
         model = Template
-        fields = ["slug", "version", "kind", "title", "description", "icon", "roles", "params", "expires_in", "has_home"]
+        fields = ["slug", "version", "kind", "title", "description", "icon", "roles", "params", "expires_in", "has_home", "flavors", "priority"]
 
     @extend_schema_field({"type": "array", "items": {"type": "string"}})
     def get_roles(self, template: Template) -> list[str]:
@@ -32,11 +37,20 @@ class TemplateSerializer(serializers.ModelSerializer):
 
     @extend_schema_field({"type": "object", "additionalProperties": True})
     def get_params(self, template: Template) -> dict[str, Any]:
-        return template.spec.get("params") or {"type": "object", "additionalProperties": False, "properties": {}}
+        return plain(template.spec.get("params") or EMPTY, said)
 
     def get_expires_in(self, template: Template) -> str:
         """Running time granted when a request names none."""
         return format_duration(requests.check_expiry(template.spec, None))
+
+    @extend_schema_field({"type": "array", "items": {"type": "string"}})
+    def get_flavors(self, template: Template) -> list[str]:
+        if not hasattr(self.root, "_flavors"):
+            self.root._flavors = selectors.flavors_of({"roles": []})  # all, once for a whole page of rows
+        return [flavor.slug for flavor in allowed(template.spec, self.root._flavors)]
+
+    def get_priority(self, template: Template) -> str:
+        return (template.spec.get("scheduling") or {}).get("priority", "")
 
     def get_has_home(self, template: Template) -> bool:
         """Whether it comes with a home volume that outlives it."""

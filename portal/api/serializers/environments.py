@@ -8,6 +8,7 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from portal.domain import selectors
 from portal.domain.lifecycle import State
 from portal.domain.models import Approval, Environment, Event
 from portal.domain.quantities import accelerator_of
@@ -57,6 +58,7 @@ class EnvironmentSerializer(serializers.ModelSerializer):
     flavor = serializers.CharField(source="flavor.slug")
     team = serializers.CharField(source="team.slug")
     owner = serializers.CharField(source="owner.username")
+    update_available = serializers.SerializerMethodField(help_text="Version of its template that its next start uses instead of its own; null: its own")
     queue = serializers.SerializerMethodField(help_text="Where it stands while it waits; null before the queue has looked at it, and otherwise")
     schedule = serializers.SerializerMethodField(help_text="When it starts and stops by itself; null: never")
     approval = serializers.SerializerMethodField(help_text="The question that waits for an answer; null: none")
@@ -72,11 +74,16 @@ class EnvironmentSerializer(serializers.ModelSerializer):
     class Meta:
         model = Environment
         fields = [
-            "id", "name", "kind", "template", "template_version", "flavor", "team", "owner", "params", "workers",
+            "id", "name", "kind", "template", "template_version", "update_available", "flavor", "team", "owner", "params", "workers",
             "desired", "state", "reason", "message", "queue", "priority", "approval", "schedule", "schedule_next_at",
             "steps", "endpoints", "replicas", "snippet", "url", "resources", "volume",
             "expires_in", "expires_at", "delete_at", "idle_since", "preempt_at", "created_at", "started_at", "stopped_at", "deleted_at", "last_seq",
         ]  # fmt: skip
+
+    def get_update_available(self, environment: Environment) -> int | None:
+        if not hasattr(self.root, "_redirects"):
+            self.root._redirects = selectors.redirects()  # once for a whole page of rows
+        return selectors.next_version(environment, self.root._redirects)
 
     @extend_schema_field(QueueSerializer(allow_null=True))
     def get_queue(self, environment: Environment) -> dict[str, Any] | None:

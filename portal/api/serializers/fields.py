@@ -59,11 +59,17 @@ class DurationTextField(serializers.Field):
         return format_duration(value if isinstance(value, timedelta) else timedelta(seconds=value))
 
 
+def said(texts: Any) -> str:
+    """The text in the language of the request from {"en": ..., "zh-hans": ...}, or a plain one as it is."""
+    if not isinstance(texts, Mapping):
+        return str(texts)
+    language = get_language() or "en"
+    return str(texts.get(language) or texts.get(language.split("-")[0]) or texts.get("en") or "")
+
+
 @extend_schema_field({"type": "string"})
 class LocalizedField(serializers.Field):
     """Text in the language of the request (Accept-Language) from {"en": ..., "zh-hans": ...}."""
 
     def to_representation(self, value: Any) -> str:
-        texts = value if isinstance(value, Mapping) else {}
-        language = get_language() or "en"
-        return str(texts.get(language) or texts.get(language.split("-")[0]) or texts.get("en") or "")
+        return said(value) if isinstance(value, Mapping) else ""

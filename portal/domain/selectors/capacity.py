@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from ..allowed import allowed
 from ..capacity import Capacity, capacity_for
 from ..models import Accelerator, Flavor, Node, Quota, Team, Template, User
 from ..quantities import ACCELERATORS, BASE_RESOURCES, accelerator_resource, weight_thousandths
@@ -40,6 +42,12 @@ class AcceleratorCapacity:
 def templates_enabled() -> QuerySet[Template]:
     """What can be asked for now."""
     return Template.objects.filter(enabled=True)
+
+
+def flavors_of(template_spec: Mapping[str, Any]) -> list[Flavor]:
+    """Flavors that can be asked for with the template now."""
+    rows = Flavor.objects.filter(enabled=True).select_related("accelerator")
+    return allowed(template_spec, [row for row in rows if row.accelerator is None or row.accelerator.enabled])
 
 
 def _headroom(user: User, flavor: Flavor) -> int | None:

@@ -302,8 +302,14 @@ def _request(
 # --- priorities -------------------------------------------------------------------
 
 
-def priority_for(*, actor: User, team: Team, slug: str) -> Priority:
-    """The priority class, if `actor` may use it in `team`; empty means the default. Raises ValidationError naming `priority`."""
+def priority_for(*, actor: User, team: Team, slug: str, usual: str = "") -> Priority:
+    """The priority class, if `actor` may use it in `team`; empty means `usual` where he may use that, else the default.
+    Raises ValidationError naming `priority`."""
+    if not slug and usual:
+        try:
+            return priority_for(actor=actor, team=team, slug=usual)
+        except ValidationError:
+            pass  # what a template prefers is no right
     wanted = (slug or settings.DEFAULT_PRIORITY)[:40]
     known = {row.slug: row for row in Priority.objects.prefetch_related("teams")}
     if wanted not in known and not slug:

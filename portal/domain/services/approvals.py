@@ -21,7 +21,7 @@ from .asking import approved_amounts
 from .environments import check_can_run, shapes_of
 from .events import append, lock, move, write
 from .notifications import notify
-from .requests import check_expiry, check_params, flavor_for, scalable_param
+from .requests import check_expiry, check_flavor, check_params, flavor_for, scalable_param
 
 _NOTE = 1000  # characters
 _SAYS = {
@@ -73,7 +73,8 @@ def _smaller(environment: Environment, flavor: str, workers: int | None, expires
     says = []
     if flavor and flavor != environment.flavor.slug:
         chosen = flavor_for(flavor)
-        _check_flavor(chosen, environment.flavor)
+        _check_smaller(chosen, environment.flavor)
+        check_flavor(environment.template_spec, chosen)
         changes["flavor"] = chosen
         says.append(f"The flavor is {chosen.slug} instead of {environment.flavor.slug}.")
     if workers is not None and workers != environment.workers:
@@ -98,7 +99,7 @@ def _smaller(environment: Environment, flavor: str, workers: int | None, expires
     return changes, says
 
 
-def _check_flavor(chosen: Flavor, asked: Flavor) -> None:
+def _check_smaller(chosen: Flavor, asked: Flavor) -> None:
     chips, most = (chosen.accelerator_count if chosen.accelerator_id else 0), (asked.accelerator_count if asked.accelerator_id else 0)
     same = not chips or chosen.accelerator_id == asked.accelerator_id
     if not same or chips > most or chosen.cpu_millis > asked.cpu_millis or chosen.memory_bytes > asked.memory_bytes:

@@ -19,7 +19,8 @@ from ..shape import RoleShape, role_shapes
 from . import asking, ledger, schedules, usage
 from .amounts import running_amounts
 from .events import append, lock, move, write
-from .requests import check_expiry, check_name, check_params, flavor_shape, scalable_param
+from .redirects import Following, following
+from .requests import check_expiry, check_flavor, check_name, check_params, flavor_shape, scalable_param
 
 _REST = frozenset({State.STOPPED, State.FAILED})
 # What belongs to one run and must not reach into the next.
@@ -68,6 +69,10 @@ def check_can_run(environment: Environment) -> None:
         raise Conflict(f"Its owner {environment.owner.username} is no longer in team {environment.team.slug}, so it cannot run there.")
     if environment.volume and environment.volume.purge_requested_at:
         raise Conflict("Its home volume is being purged; delete it and request a new one.")
+    try:
+        check_flavor(environment.template_spec, environment.flavor)
+    except ValidationError as error:
+        raise Conflict(error.errors["flavor"][0]) from None
     why = selectors.why_never_fits(shapes_of(environment))
     if why:
         raise Conflict(f"It cannot start here: {why}. Request one with another flavor.")
@@ -82,20 +87,30 @@ def _beyond(environment: Environment, amounts: Mapping[str, int], granted: timed
 
 def _launch(environment: Environment, actor: User, *, code: str, message: str) -> None:
     """Reserve again and queue, or ask for approval. The move is made here, not by the worker, so that no environment is ever queued
-    without its quota."""
+    without its quota. A version of the template that was replaced is left for the later one here."""
+    later = following(environment)
+    for field, value in later.changes.items():
+        setattr(environment, field, value)
     check_can_run(environment)
     granted = _granted(environment)
     held = running_amounts(shapes_of(environment), granted)
     why = _beyond(environment, held, granted)
-    changes = {**_ANEW, "desired": Desired.RUNNING.value}
+    changes = {**_ANEW, **later.changes, "desired": Desired.RUNNING.value}
     if why:
         write(environment, actor=actor, code=code, message=message, changes=changes | {"reserved": {}, "expires_at": None})
+        _say(environment, later)
         asking.ask(environment, actor=actor, why=why)
         return
     ledger.reserve(environment.team, environment.owner, held)
     expires_at = None if granted is None else timezone.now() + granted
     write(environment, actor=actor, code=code, message=message, changes=changes | {"reserved": held, "expires_at": expires_at})
+    _say(environment, later)
     move(environment, State.QUEUED, actor=actor)
+
+
+def _say(environment: Environment, later: Following) -> None:
+    for kind, code, message in later.says:
+        append(environment, kind=kind, code=code, message=message)
 
 
 def start_locked(environment: Environment, actor: User, *, code: str, message: str) -> None:

@@ -14,6 +14,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from .. import outbound, selectors
+from ..allowed import why_not
 from ..durations import format_duration, parse_duration
 from ..errors import Conflict, DomainError, Forbidden, ValidationError
 from ..lifecycle import State
@@ -138,6 +139,14 @@ def flavor_for(slug: str) -> Flavor:
     return flavor
 
 
+def check_flavor(template_spec: Mapping[str, Any], flavor: Flavor) -> None:
+    """Whether the template takes the flavor. Raises ValidationError that says which it takes."""
+    why = why_not(template_spec, flavor)
+    if why:
+        usable = ", ".join(other.slug for other in selectors.flavors_of(template_spec)) or "none of those that there are"
+        raise ValidationError.field("flavor", f"{flavor.slug} cannot be used with template {template_spec['slug']}: {why}. Allowed: {usable}.")
+
+
 def prepare(
     *,
     actor: User,
@@ -167,10 +176,13 @@ def prepare(
     chosen, shape = attempt(_template_for, template), attempt(flavor_for, flavor)
     good_params = attempt(check_params, chosen.spec, {} if params is None else params) if chosen else None
     expiry = attempt(check_expiry, chosen.spec, expires_in) if chosen else None
-    urgency: Any = attempt(lambda: admission.priority_for(actor=actor, team=good_team, slug=priority)) if good_team else None
+    usual = (chosen.spec.get("scheduling") or {}).get("priority", "") if chosen else ""
+    urgency: Any = attempt(lambda: admission.priority_for(actor=actor, team=good_team, slug=priority, usual=usual)) if good_team else None
     times = attempt(schedules.check_schedule, schedule, actor)
     shapes: tuple[RoleShape, ...] = ()
-    if chosen and shape and good_params is not None:
+    if chosen and shape:
+        attempt(check_flavor, chosen.spec, shape)
+    if chosen and shape and "flavor" not in errors and good_params is not None:
         shapes = role_shapes(chosen.spec, good_params, flavor_shape(shape))
         why = selectors.why_never_fits(shapes)
         if why:

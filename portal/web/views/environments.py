@@ -89,6 +89,7 @@ def detail_context(environment: Environment, user: User) -> dict[str, Any]:
     return {
         "section": "environments",
         "environment": environment,
+        "next_version": selectors.next_version(environment),
         "observed": observed,
         "replicas": replicas,
         "steps": observed.get("steps", []),

@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from portal.domain import selectors, services
+from portal.domain.allowed import why_not
 from portal.domain.errors import DomainError, NotFound
 from portal.domain.models import Priority, Team, Template, User
 from portal.domain.services.requests import Preview, check_expiry
@@ -106,13 +107,15 @@ def _expiry_of(template: Template) -> tuple[int, timedelta]:
 def _form(row: Template, user: User, request: HttpRequest | None = None) -> LaunchForm:
     data = request.POST if request is not None else None
     teams = _teams(user)
+    priorities = _priorities(user, teams)
+    usual = (row.spec.get("scheduling") or {}).get("priority", "")
     return LaunchForm(
         data,
         template=row,
         teams=teams,
         expiry=_expiry_of(row),
-        priorities=_priorities(user, teams),
-        default_priority=settings.DEFAULT_PRIORITY,
+        priorities=priorities,
+        default_priority=usual if usual in {priority.slug for priority in priorities} else settings.DEFAULT_PRIORITY,
         own_zone=user.timezone,
     )
 
@@ -148,7 +151,7 @@ def _request_of(launch_form: LaunchForm, user: User) -> dict[str, Any]:
 
 def _form_page(request: HttpRequest, row: Template, launch_form: LaunchForm, status: int = 200) -> HttpResponse:
     user = signed_in(request)
-    flavors = selectors.flavors_with_capacity(user)
+    flavors = [item for item in selectors.flavors_with_capacity(user) if not why_not(row.spec, item.flavor)]
     chosen = launch_form["flavor"].value() or next((item.flavor.slug for item in flavors if item.capacity.fits), "")
     context = {"section": "launch", "template": row, "form": launch_form, "flavors": flavors, "chosen": chosen, "teams": _teams(user)}
     return render(request, "web/launch_form.html", context, status=status)
