@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from . import devices, names, queues
-from .pods import SCRATCH, common_labels, pod_metadata, pod_spec
+from .pods import SCRATCH, common_labels, file_keys, pod_metadata, pod_spec
 from .spec import EnvironmentSpec, Role
 
 Document = dict[str, Any]
@@ -68,9 +68,33 @@ def home_claim(spec: EnvironmentSpec) -> Document:
 
 
 def cluster_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
-    """Service and StatefulSet of each role, and what its queue needs. `owner` is the owner reference to the parent."""
-    documents = [*queue_documents(spec, owner), *claim_documents(spec, owner)]
-    return documents + [document for role in spec.roles for document in (role_service(spec, role, owner), role_set(spec, role, owner))]
+    """What a cluster's roles need, and each role's Service and StatefulSet or Job. `owner` is the owner reference to the parent."""
+    return [*support_documents(spec, owner), *role_documents(spec, owner)]
+
+
+def support_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
+    """What has to be there before the pods: they would find it missing and wait for longer than it takes to make it."""
+    return [*queue_documents(spec, owner), *claim_documents(spec, owner), *file_documents(spec, owner)]
+
+
+def role_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
+    """Service of each role, and the StatefulSet or Job that makes its pods."""
+    return [document for role in spec.roles for document in (role_service(spec, role, owner), role_runner(spec, role, owner))]
+
+
+def role_runner(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
+    """What makes the pods of a role."""
+    return role_job(spec, role, owner) if role.once else role_set(spec, role, owner)
+
+
+def file_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
+    """The ConfigMap of each role that has files."""
+    documents = []
+    for role in spec.roles:
+        if role.files:
+            data = {key: role.files[path] for path, key in file_keys(role).items()}
+            documents.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(spec, role, owner), "data": data})
+    return documents
 
 
 def queue_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
@@ -106,8 +130,6 @@ def role_service(spec: EnvironmentSpec, role: Role, owner: Document) -> Document
 
 def role_set(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
     """StatefulSet of a role. Parallel: replicas of a cluster do not wait for each other."""
-    volumes: list[Document] = [{"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_LIMIT}}]
-    mounts: list[Document] = [{"name": "scratch", "mountPath": SCRATCH}]
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -117,13 +139,41 @@ def role_set(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
             "serviceName": names.role_name(spec.base_name, role.name),
             "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": _role_selector(spec, role)},
+            "template": {"metadata": pod_metadata(spec, role), "spec": _replica_spec(spec, role, restart="Always")},
+        },
+    }
+
+
+def role_job(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
+    """Job of a role that runs once: one completion per replica, all at a time, named as a StatefulSet's pods are.
+
+    A replica that the cluster takes away is made again and counts for nothing. One that fails for good ends the others.
+    """
+    limits: Document = {"backoffLimit": 0} if not role.retries else {"backoffLimitPerIndex": role.retries, "maxFailedIndexes": 0}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(spec, role, owner),
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": role.replicas,
+            "parallelism": role.replicas,
+            **limits,
+            "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]},
+            "podReplacementPolicy": "Failed",
             "template": {
-                # No expiry in here: extending it must not restart the pods.
                 "metadata": pod_metadata(spec, role),
-                "spec": pod_spec(spec, role, volumes, mounts, home=SCRATCH, restart="Always"),
+                # A Job names its pods' hosts by their index, but not the Service under which they are found.
+                "spec": {**_replica_spec(spec, role, restart="Never"), "subdomain": names.role_name(spec.base_name, role.name)},
             },
         },
     }
+
+
+def _replica_spec(spec: EnvironmentSpec, role: Role, *, restart: str) -> Document:
+    volumes: list[Document] = [{"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_LIMIT}}]
+    mounts: list[Document] = [{"name": "scratch", "mountPath": SCRATCH}]
+    return pod_spec(spec, role, volumes, mounts, home=SCRATCH, restart=restart)
 
 
 def notebook_pod(spec: EnvironmentSpec, owner: Document) -> Document:

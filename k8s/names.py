@@ -47,8 +47,13 @@ def object_name(name: str, environment_id: str) -> str:
 
 
 def role_name(base: str, role: str) -> str:
-    """Name of a role's StatefulSet and Service."""
+    """Name of a role's StatefulSet or Job, Service and ConfigMap."""
     return f"{base}-{role}"
+
+
+def secret_name(base: str, secret: str) -> str:
+    """Name of the Secret object of one of an environment's secrets."""
+    return f"{base}-{secret}"
 
 
 def priority_name(slug: str) -> str:

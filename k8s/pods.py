@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import PurePosixPath
 from typing import Any
 
 from . import devices, names, queues
-from .spec import Devices, EnvironmentSpec, Port, Probe, Role, Topology
+from .spec import Devices, EnvironmentSpec, Probe, Role, Topology
 
 Document = dict[str, Any]
 
@@ -15,6 +19,11 @@ USER_ID = 1000
 GROUP_ID = 100
 SCRATCH = "/scratch"  # HOME of cluster replicas: uid 1000 has none in most images, and Dask writes below its working directory
 GRACE_SECONDS = 10
+STOP_SECONDS = 30  # for a replica that has a command to run first
+FILES_HASH = f"{names.PREFIX}/files-hash"
+_UNSAFE = re.compile(r"[^-._a-zA-Z0-9]")
+# Where the number of a replica stands, by whether its role runs once: a Job's annotation is older than its label
+_INDEX = {False: "metadata.labels['apps.kubernetes.io/pod-index']", True: "metadata.annotations['batch.kubernetes.io/job-completion-index']"}
 
 
 def common_labels(spec: EnvironmentSpec) -> dict[str, str]:
@@ -32,28 +41,33 @@ def common_labels(spec: EnvironmentSpec) -> dict[str, str]:
 
 def pod_metadata(spec: EnvironmentSpec, role: Role) -> Document:
     """Labels and annotations of each pod of a role. No expiry in here: extending it must not restart the pods."""
-    return {
-        "labels": {**devices.pod_labels(role.resources), **common_labels(spec), names.ROLE: role.name, **queues.pod_labels(spec)},
-        "annotations": {**devices.pod_annotations(role.resources), names.OWNER_NAME: spec.owner, **queues.pod_annotations(spec, role)},
-    }
+    annotations = {**devices.pod_annotations(role.resources), names.OWNER_NAME: spec.owner, **queues.pod_annotations(spec, role)}
+    if role.files:
+        # Files mounted one by one are never written again in a pod that runs, so other texts are other pods.
+        annotations[FILES_HASH] = sha256(json.dumps(dict(role.files), sort_keys=True).encode()).hexdigest()[:16]
+    labels = {**devices.pod_labels(role.resources), **common_labels(spec), names.ROLE: role.name, **queues.pod_labels(spec)}
+    return {"labels": labels, "annotations": annotations}
+
+
+def file_keys(role: Role) -> dict[str, str]:
+    """Path of each of a role's files -> its key in the role's ConfigMap."""
+    return {path: f"{number}.{_UNSAFE.sub('_', PurePosixPath(path).name)}"[:200] for number, path in enumerate(sorted(role.files))}
 
 
 def pod_spec(spec: EnvironmentSpec, role: Role, volumes: list[Document], mounts: list[Document], *, home: str, restart: str) -> Document:
     """The spec of each pod of a role. `volumes` and `mounts`: what it has beside what the role asks for; `home`: HOME and working directory."""
-    if role.resources.shm_bytes:
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(role.resources.shm_bytes)}})
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - the path that shared memory has
+    more_volumes, more_mounts = _volumes(spec, role)
     container: Document = {
         "name": role.name,
         "image": role.image,
-        "env": _environment(role, home),
+        "env": _environment(spec, role, home),
         "workingDir": home,
         "resources": devices.requirements(role.resources),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": mounts,
+        "volumeMounts": [*mounts, *more_mounts],
         # What a container says when it ends badly, even if it does not write /dev/termination-log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
@@ -65,13 +79,16 @@ def pod_spec(spec: EnvironmentSpec, role: Role, volumes: list[Document], mounts:
         container["args"] = list(role.args)
     if role.ports:
         container["ports"] = [{"name": port.name, "containerPort": port.number, "protocol": "TCP"} for port in role.ports]
-    if role.readiness:
-        container["readinessProbe"] = _readiness(role.readiness, role.ports)
+    for key, probe in (("readinessProbe", role.readiness), ("livenessProbe", role.liveness), ("startupProbe", role.startup)):
+        if probe:
+            container[key] = _probe(probe, role)
+    if role.stop_command:
+        container["lifecycle"] = {"preStop": {"exec": {"command": list(role.stop_command)}}}
     body: Document = {
         "containers": [container],
-        "volumes": volumes,
+        "volumes": [*volumes, *more_volumes],
         "restartPolicy": restart,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": role.stop_seconds or (STOP_SECONDS if role.stop_command else GRACE_SECONDS),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
@@ -91,6 +108,27 @@ def pod_spec(spec: EnvironmentSpec, role: Role, volumes: list[Document], mounts:
     if spec.topology:
         body["affinity"] = {"nodeAffinity": _topology(spec.topology)}
     return body
+
+
+def _volumes(spec: EnvironmentSpec, role: Role) -> tuple[list[Document], list[Document]]:
+    """Volumes and mounts of what a role asks for: shared memory, scratch, secrets, files."""
+    volumes: list[Document] = []
+    mounts: list[Document] = []
+    if role.resources.shm_bytes:
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(role.resources.shm_bytes)}})
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - the path that shared memory has
+    for number, scratch in enumerate(role.volumes):
+        medium = {"medium": "Memory"} if scratch.memory else {}
+        volumes.append({"name": f"volume-{number}", "emptyDir": {**medium, "sizeLimit": str(scratch.size_bytes)}})
+        mounts.append({"name": f"volume-{number}", "mountPath": scratch.mount_path})
+    for number, mount in enumerate(role.secret_mounts):
+        secret = {"secretName": names.secret_name(spec.base_name, mount.secret), "defaultMode": mount.mode}
+        volumes.append({"name": f"secret-{number}", "secret": secret})
+        mounts.append({"name": f"secret-{number}", "mountPath": mount.mount_path, "readOnly": True})
+    if role.files:
+        volumes.append({"name": "files", "configMap": {"name": names.role_name(spec.base_name, role.name)}})
+        mounts += [{"name": "files", "mountPath": path, "subPath": key, "readOnly": True} for path, key in file_keys(role).items()]
+    return volumes, mounts
 
 
 def _topology(topology: Topology) -> Document:
@@ -117,17 +155,26 @@ def _placement(node_selector: Mapping[str, str], chips: Devices | None) -> Docum
     return placement
 
 
-def _environment(role: Role, home: str) -> list[Document]:
-    """POD_* first: `$(POD_IP)` in later values and in the command only sees what stands before it."""
+def _environment(spec: EnvironmentSpec, role: Role, home: str) -> list[Document]:
+    """POD_* first: `$(POD_IP)` in later values and in the command only sees what stands before it. Secrets next, for the same reason."""
     fields = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "POD_IP": "status.podIP"}
+    if spec.kind != "notebook":
+        fields["POD_INDEX"] = _INDEX[role.once]
     env: list[Document] = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
+    for name, one in role.secret_env.items():
+        env.append({"name": name, "valueFrom": {"secretKeyRef": {"name": names.secret_name(spec.base_name, one.secret), "key": one.key}}})
     values = {"HOME": home, **devices.environment(role.resources), **role.env}
-    env.extend({"name": name, "value": value} for name, value in values.items() if name not in fields)
+    env.extend({"name": name, "value": value} for name, value in values.items() if name not in fields and name not in role.secret_env)
     return env
 
 
-def _readiness(probe: Probe, ports: tuple[Port, ...]) -> Document:
-    if probe.port not in {port.name for port in ports}:
-        raise ValueError(f"readiness names port {probe.port!r}, which the role does not have")
-    check: Document = {"httpGet": {"path": probe.path, "port": probe.port}} if probe.path else {"tcpSocket": {"port": probe.port}}
-    return {**check, "periodSeconds": probe.period_seconds, "timeoutSeconds": 2, "failureThreshold": 3}
+def _probe(probe: Probe, role: Role) -> Document:
+    check: Document
+    if probe.command:
+        check = {"exec": {"command": list(probe.command)}}
+    elif probe.port not in {port.name for port in role.ports}:
+        raise ValueError(f"a probe names port {probe.port!r}, which the role does not have")
+    else:
+        check = {"httpGet": {"path": probe.path, "port": probe.port}} if probe.path else {"tcpSocket": {"port": probe.port}}
+    # A command begins a process, which takes longer than a connection.
+    return {**check, "periodSeconds": probe.period_seconds, "timeoutSeconds": 10 if probe.command else 2, "failureThreshold": probe.failure_threshold}

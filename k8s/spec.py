@@ -81,16 +81,46 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Readiness: an HTTP path on a named port, or only that port when `path` is empty."""
+    """A check of a container: an HTTP path on a named port, or only that port when `path` is empty, or a command that ends with 0."""
 
-    port: str
+    port: str = ""
     path: str = ""
+    command: tuple[str, ...] = ()
     period_seconds: int = 2
+    failure_threshold: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scratch:
+    """An empty folder of a replica's own, of at most `size_bytes`. `memory`: in memory, counted as the container's."""
+
+    mount_path: str
+    size_bytes: int
+    memory: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretKey:
+    """One value of a secret of the environment."""
+
+    secret: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretMount:
+    """A secret of the environment as files, one per key."""
+
+    secret: str
+    mount_path: str
+    mode: int = 0o400
 
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
-    """One kind of replica. `command` and `args` are Kubernetes' own, `$(VAR)` expansion included."""
+    """One kind of replica. `command`, `args`, values of `env` and `stop_command` are Kubernetes' own, `$(VAR)` expansion included
+    (a stop command has none). `files`: path -> text. `once`: it runs to its end, each replica tried again `retries` times, instead of being
+    started again for ever. `stop_command` is run before a replica is ended, which may then take `stop_seconds` altogether."""
 
     name: str
     replicas: int
@@ -99,9 +129,19 @@ class Role:
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
     readiness: Probe | None = None
+    liveness: Probe | None = None
+    startup: Probe | None = None
+    volumes: tuple[Scratch, ...] = ()
+    secret_mounts: tuple[SecretMount, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
     scalable: bool = False
+    once: bool = False
+    retries: int = 0
+    stop_command: tuple[str, ...] = ()
+    stop_seconds: int = 0  # 0: the usual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +193,8 @@ class EnvironmentSpec:
     service_domain: str = "svc.cluster.local"
     connect_env: Mapping[str, str] = field(default_factory=dict)  # for notebooks of the same owner, e.g. DASK_SCHEDULER_ADDRESS
     connect_snippet: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)  # name -> kind, "token" | "ssh-key"; made once per run
+    success: str = ""  # the role whose end, with 0, is the end of the environment; it runs once
     topology: Topology | None = None
     queue: QueueOrder | None = None
 

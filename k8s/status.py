@@ -238,6 +238,11 @@ def role_host(spec: EnvironmentSpec, role: str) -> str:
     return f"{names.role_name(spec.base_name, role)}.{spec.namespace}.{spec.service_domain}"
 
 
+def replica_host(spec: EnvironmentSpec, role: str, index: int) -> str:
+    """The name of one replica inside the cluster; StatefulSets and Jobs give the same."""
+    return f"{names.role_name(spec.base_name, role)}-{index}.{role_host(spec, role)}"
+
+
 def _endpoints(spec: EnvironmentSpec, pods: Sequence[Object]) -> list[dict[str, Any]]:
     rows = []
     for role in spec.roles:

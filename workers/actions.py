@@ -85,7 +85,8 @@ def look(context: Context, spec: EnvironmentSpec) -> Look:
         kinds.append((api.STATEFUL_SETS, spec.namespace, label, ""))
     pods, *rest = context.cluster.gather(kinds)
     sets = rest[0] if rest else []
-    parent = context.cluster.get(api.CONFIG_MAPS, spec.base_name, spec.namespace)
+    maps = {item["metadata"]["name"]: item for item in context.cluster.find_at(api.CONFIG_MAPS, spec.namespace, labels=label, metadata_only=True)[0]}
+    parent = maps.get(spec.base_name)
     server = _server(context, spec) if context.is_notebook else None
     claim = context.cluster.get(api.CLAIMS, spec.home.claim, spec.namespace) if spec.home else None
     events: list[Object] = []
@@ -98,6 +99,7 @@ def look(context: Context, spec: EnvironmentSpec) -> Look:
     missing = [f"ConfigMap {spec.base_name}"] if parent is None or parent["metadata"].get("deletionTimestamp") else []
     if not context.is_notebook:
         missing += [f"StatefulSet {name}" for role in spec.roles if (name := names.role_name(spec.base_name, role.name)) not in there]
+    missing += [f"ConfigMap {name}" for role in spec.roles if role.files and (name := names.role_name(spec.base_name, role.name)) not in maps]
     if spec.home and claim is None:
         missing.append(f"PersistentVolumeClaim {spec.home.claim}")
     return Look(seen=seen, stale=bool(missing) or _is_stale(context, spec, parent, sets), missing=tuple(missing))
@@ -202,7 +204,8 @@ def _make(context: Context) -> None:
     owner = manifests.owner_reference(cluster.apply(manifests.parent(spec)))
     policies = teams.owner_policy_pending(cluster, team, environment.owner)
     handed.prepare(cluster, spec)
-    cluster.apply_all([*policies, *manifests.cluster_documents(spec, owner)])
+    cluster.apply_all([*policies, *manifests.support_documents(spec, owner)])
+    cluster.apply_all(manifests.role_documents(spec, owner))
     teams.remember(cluster, policies)
 
 
@@ -223,7 +226,7 @@ def _make_notebook(context: Context) -> None:
         teams.remember(cluster, policies)
         user.result()
     owner = manifests.owner_reference(parent)
-    cluster.apply_all([*manifests.queue_documents(spec, owner), *manifests.claim_documents(spec, owner)])
+    cluster.apply_all(manifests.support_documents(spec, owner))
     order = {"environment": spec.id, "namespace": spec.namespace, "pod": manifests.notebook_pod(spec, owner)}
     context.hub.server_start(context.owner, spec.base_name, order)
 

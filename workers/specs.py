@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from django.conf import settings
 
 from k8s import names
-from k8s.spec import Devices, Endpoint, EnvironmentSpec, Home, Port, Probe, Resources, Role, TeamSpec, Topology
-from k8s.status import role_host
+from k8s.spec import Devices, EnvironmentSpec, Home, Resources, TeamSpec, Topology
 from portal.domain.models import Accelerator, Environment, Quota, Team
 from portal.domain.quantities import ACCELERATORS, weight_thousandths
 from portal.domain.shape import FlavorShape, RoleShape, role_shapes
 
 from . import queues
+from .roles import TemplateError, resolved, role_of, secrets_of, values_of
 
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
-
-
-class TemplateError(Exception):
-    """The template cannot be resolved; the message names what is wrong in it."""
+__all__ = ["TemplateError", "environment_spec", "team_spec"]
 
 
 def environment_spec(environment: Environment, *, connect_env: Mapping[str, str] | None = None) -> EnvironmentSpec:
@@ -51,12 +45,15 @@ def environment_spec(environment: Environment, *, connect_env: Mapping[str, str]
         base_name=base,
         service_domain=settings.SERVICE_DOMAIN,
     )
-    hosts = {role["name"]: role_host(bare, role["name"]) for role in template["roles"]}
     shapes = role_shapes(template, environment.params, shape, environment.workers if environment.kind == "cluster" else None)
+    values = values_of(bare, template, environment.params, shapes)
+    family = accelerator.family if accelerator else ""
     extra = connect_env or {}
-    roles = tuple(_role(document, shape, accelerator, hosts, environment.params, extra) for document, shape in zip(template["roles"], shapes, strict=True))
+    roles = tuple(
+        role_of(document, one, _resources(one, accelerator), values, family=family, extra_env=extra)
+        for document, one in zip(template["roles"], shapes, strict=True)
+    )
     connect = template.get("connect", {})
-    resolve = _resolver(hosts, environment.params, None)
     return EnvironmentSpec(
         id=bare.id,
         install=bare.install,
@@ -71,8 +68,10 @@ def environment_spec(environment: Environment, *, connect_env: Mapping[str, str]
         expires_at=environment.expires_at.isoformat() if environment.expires_at else "",
         node_selector=dict(settings.NODE_SELECTOR),
         service_domain=settings.SERVICE_DOMAIN,
-        connect_env={key: resolve(str(value)) for key, value in connect.get("env", {}).items()},
-        connect_snippet=resolve(connect.get("snippet", "")),
+        connect_env={key: resolved(str(value), values, expanded=True) for key, value in connect.get("env", {}).items()},
+        connect_snippet=resolved(connect.get("snippet", ""), values),
+        secrets=secrets_of(template),
+        success=template.get("success", {}).get("role", ""),
         topology=_topology(environment),
         queue=queues.order_of(environment),
     )
@@ -90,37 +89,6 @@ def _home(environment: Environment) -> Home | None:
     return Home(claim=volume.claim, size_bytes=volume.size_bytes, storage_class=settings.STORAGE_CLASS, mount_path=home.get("mount_path", "/home/jovyan"))
 
 
-def _role(
-    document: Mapping[str, Any],
-    shape: RoleShape,
-    accelerator: Accelerator | None,
-    hosts: Mapping[str, str],
-    params: Mapping[str, Any],
-    extra_env: Mapping[str, str],
-) -> Role:
-    resolve = _resolver(hosts, params, shape)
-    image = resolve(document["image"])
-    readiness = document.get("readiness")
-    return Role(
-        name=document["name"],
-        replicas=shape.replicas,
-        image=settings.IMAGES.get(image, image),
-        resources=_resources(shape, accelerator),
-        command=tuple(resolve(part) for part in document.get("command", ())),
-        args=tuple(resolve(part) for part in document.get("args", ())),
-        env={**extra_env, **{key: resolve(str(value)) for key, value in document.get("env", {}).items()}},
-        ports=tuple(_port(port) for port in document.get("ports", ())),
-        readiness=Probe(port=readiness["port"], path=readiness.get("path", ""), period_seconds=readiness.get("period_seconds", 2)) if readiness else None,
-        scalable=shape.scalable,
-    )
-
-
-def _port(document: Mapping[str, Any]) -> Port:
-    endpoint = document.get("endpoint")
-    shown = Endpoint(title=endpoint["title"], scheme=endpoint.get("scheme", "http"), path=endpoint.get("path", "/")) if endpoint else None
-    return Port(name=document["name"], number=document["port"], endpoint=shown)
-
-
 def _resources(shape: RoleShape, accelerator: Accelerator | None) -> Resources:
     devices = None
     if accelerator is not None and shape.accelerator_count:
@@ -136,26 +104,6 @@ def _resources(shape: RoleShape, accelerator: Accelerator | None) -> Resources:
             env=accelerator.env,
         )
     return Resources(cpu_millis=shape.cpu_millis, memory_bytes=shape.memory_bytes, shm_bytes=shape.shm_bytes, devices=devices)
-
-
-def _resolver(hosts: Mapping[str, str], params: Mapping[str, Any], shape: RoleShape | None) -> Callable[[str], str]:
-    """Replaces `${roles.<name>.host}`, `${params.<name>}` and, for a role, `${resources.cpus|memory_bytes|accelerators}`."""
-    values = {f"roles.{name}.host": host for name, host in hosts.items()}
-    # A `$(` in a parameter would be expanded by Kubernetes; doubled, it stays what the user wrote.
-    values |= {f"params.{name}": str(value).replace("$(", "$$(") for name, value in params.items()}
-    if shape is not None:
-        values |= {
-            "resources.cpus": str(max(1, shape.cpu_millis // 1000)),
-            "resources.memory_bytes": str(shape.memory_bytes),
-            "resources.accelerators": str(shape.accelerator_count),
-        }
-
-    def value_of(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            raise TemplateError(f"The template names the variable {match[0]}, which there is not. There are {', '.join(sorted(values))}.")
-        return values[match[1]]
-
-    return lambda text: _VARIABLE.sub(value_of, text)
 
 
 # --- teams ---------------------------------------------------------------------

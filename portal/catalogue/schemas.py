@@ -17,10 +17,21 @@ _COMMAND = {"type": "array", "items": {"type": "string"}}
 _QUANTITY = {"type": ["string", "integer", "number"]}
 _PORT_NAME = {"type": "string", "pattern": "^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$"}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 10000}
+_FAMILIES = ["gpu", "npu", "dcu", "mlu", "vpu", "fpga", "asic", "tpu"]
 
 
 def _document(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
+
+
+def _one_of(*forms: tuple[str | None, dict[str, Any]]) -> dict[str, Any]:
+    """One of several forms, told apart by a key of theirs (None: it is no object; "": any object), so that a fault is told of the form
+    that was meant and not as "not valid under any of the given schemas". The last form counts where no key tells."""
+    *others, (_, schema) = forms
+    for key, form in reversed(others):
+        sign = {"not": {"type": "object"}} if key is None else {"type": "object", "required": [key]}
+        schema = {"if": sign, "then": form, "else": schema}
+    return schema
 
 
 ACCELERATOR = _document(
@@ -28,7 +39,7 @@ ACCELERATOR = _document(
     {
         "slug": _SLUG,
         "title": _TEXTS,
-        "family": {"enum": ["gpu", "npu", "dcu", "mlu", "vpu", "fpga", "tpu"]},
+        "family": {"enum": _FAMILIES},
         "vendor": {"type": "string", "maxLength": 60},
         "model": {"type": "string", "maxLength": 60},
         "memory": _QUANTITY,
@@ -74,20 +85,71 @@ _ENDPOINT = _document(
 )
 _PORT = _document(["name", "port"], {"name": _PORT_NAME, "port": {"type": "integer", "minimum": 1, "maximum": 65535}, "endpoint": _ENDPOINT})
 
+_FRACTION = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+_SECONDS = {"type": "integer", "minimum": 1, "maximum": 3600}
+_PATH = {"type": "string", "pattern": "^/[^:]*[^/:]$"}
+_SECRET = {"type": "string", "pattern": "^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$"}
+_IMAGE = {"type": "string", "minLength": 1}
+_FAMILY_IMAGES = {
+    "type": "object",
+    "minProperties": 1,
+    "propertyNames": {"enum": ["default", "cpu", *_FAMILIES]},
+    "additionalProperties": _IMAGE,
+}
+_REPLICAS = _one_of(
+    (None, {"type": "integer", "minimum": 1, "maximum": 1000}),
+    ("param", _document(["param"], {"param": {"type": "string"}})),
+    ("min", _document(["min", "max"], {key: {"type": "integer", "minimum": 0, "maximum": 1000} for key in ("min", "max", "default")})),
+)
+_ROLE_RESOURCES = _one_of(
+    ("share", _document(["share"], {"share": _FRACTION, "accelerators": {"type": "boolean"}})),
+    ("cpu", _document(["cpu", "memory"], {"cpu": _QUANTITY, "memory": _QUANTITY})),
+)
+_ENV = {
+    "type": "object",
+    "propertyNames": {"pattern": "^[-._a-zA-Z][-._a-zA-Z0-9]*$"},
+    "additionalProperties": _one_of(
+        (None, {"type": "string"}),
+        ("secret", _document(["secret"], {"secret": _SECRET, "key": {"type": "string", "minLength": 1}})),
+    ),
+}
+_VOLUME = _one_of(
+    ("secret", _document(["secret", "mount_path"], {"secret": _SECRET, "mount_path": _PATH, "mode": {"type": "integer", "minimum": 0, "maximum": 0o777}})),
+    ("size", _document(["mount_path", "size"], {"mount_path": _PATH, "size": _QUANTITY, "medium": {"enum": ["disk", "memory"]}})),
+)
+_FILES = {"type": "object", "minProperties": 1, "propertyNames": _PATH, "additionalProperties": {"type": "string"}}
+_TIMES = {"period_seconds": _SECONDS, "failure_threshold": {"type": "integer", "minimum": 1, "maximum": 10000}}
+_PROBE = _one_of(
+    ("command", _document(["command"], {"command": {**_COMMAND, "minItems": 1}, **_TIMES})),
+    ("port", _document(["port"], {"port": _PORT_NAME, "path": {"type": "string", "pattern": "^/"}, **_TIMES})),
+)
+
 TEMPLATE_ROLE = _document(
     ["name", "image"],
     {
         "name": _ROLE,
-        "replicas": {"oneOf": [{"type": "integer", "minimum": 1, "maximum": 1000}, _document(["param"], {"param": {"type": "string"}})]},
-        "image": {"type": "string", "minLength": 1},
+        "replicas": _REPLICAS,
+        "image": _one_of((None, _IMAGE), ("", _FAMILY_IMAGES)),
         "command": _COMMAND,
         "args": _COMMAND,
-        "env": _STRINGS,
-        "resources": _document(["cpu", "memory"], {"cpu": _QUANTITY, "memory": _QUANTITY}),
+        "env": _ENV,
+        "resources": _ROLE_RESOURCES,
         "ports": {"type": "array", "items": _PORT},
-        "readiness": _document(["port"], {"port": _PORT_NAME, "path": {"type": "string"}, "period_seconds": {"type": "integer", "minimum": 1, "maximum": 60}}),
+        "volumes": {"type": "array", "items": _VOLUME},
+        "files": _FILES,
+        "readiness": _PROBE,
+        "liveness": _PROBE,
+        "startup": _PROBE,
+        "run": {"enum": ["always", "once"]},
+        "retries": {"type": "integer", "minimum": 0, "maximum": 100},
+        "stop_command": {**_COMMAND, "minItems": 1},
+        "stop_timeout": {"type": "string"},
     },
 )
+
+SECRETS = {"type": "object", "propertyNames": _SECRET, "additionalProperties": _document(["kind"], {"kind": {"enum": ["token", "ssh-key"]}})}
+
+SUCCESS = _document(["role"], {"role": _ROLE})
 
 IDLE = _document(
     ["after"],
@@ -156,6 +218,8 @@ TEMPLATE = _document(
         "params": {"type": "object"},
         "home": _document([], {"mount_path": {"type": "string", "pattern": "^/."}, "size": _QUANTITY}),
         "roles": {"type": "array", "minItems": 1, "items": TEMPLATE_ROLE},
+        "secrets": SECRETS,
+        "success": SUCCESS,
         "connect": _document([], {"env": _STRINGS, "snippet": {"type": "string"}}),
     },
 )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 from portal.domain.durations import format_duration, parse_duration
-from portal.domain.shape import parse_bytes, parse_cpu
+from portal.domain.shape import parse_bytes
 
-from . import choices
+from . import choices, roles
 from .faults import Fault, Path, quantities
 
 # Spans of time in a template, and the least that each may be: what is looked at once a minute cannot be told in seconds.
@@ -28,7 +27,6 @@ _ORDER: tuple[tuple[Path, Path, str], ...] = (
     (("warn_before",), ("expires_in",), "not shorter than expires_in"),
     (("idle", "warn"), ("idle", "after"), "not shorter than idle.after"),
 )
-_REFERENCE = re.compile(r"\$\{(roles|params)\.([^.}]*)(\.[^}]*)?\}")
 
 
 def faults(document: Mapping[str, Any]) -> Iterator[Fault]:
@@ -39,24 +37,23 @@ def faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     params = document.get("params", {"type": "object", "additionalProperties": False, "properties": {}})
     wrong = list(choices.params(params))
     yield from wrong
-    properties = {} if wrong else params.get("properties", {})
-    names = [role["name"] for role in document["roles"]]
-    if document["kind"] == "notebook" and names != ["notebook"]:
-        yield Fault(("roles",), "a notebook has exactly one role, named notebook")
-    scalable = []
-    for index, role in enumerate(document["roles"]):
-        at: Path = ("roles", index)
-        if names.index(role["name"]) != index:
-            yield Fault((*at, "name"), f"there is another role called {role['name']}")
-        yield from quantities(role.get("resources") or {}, *at, "resources", cpu=parse_cpu, memory=parse_bytes)
-        if isinstance(role.get("replicas"), Mapping):
-            scalable.append(index)
-            if not wrong:
-                yield from _replicas(role["replicas"]["param"], properties, (*at, "replicas", "param"))
-        yield from _ports(role, at)
-    for index in scalable[1:]:
-        yield Fault(("roles", index, "replicas"), "only one role may be scalable")
-    yield from _references(document, names, properties)
+    yield from roles.faults(document, None if wrong else params.get("properties", {}))
+    yield from _success(document)
+
+
+def _success(document: Mapping[str, Any]) -> Iterator[Fault]:
+    once = {role["name"]: role for role in document["roles"] if role.get("run") == "once"}
+    if "success" not in document:
+        if len(once) == len(document["roles"]):
+            yield Fault(("success",), "every role runs once, so say whose end ends the environment: `success: {role: ...}`")
+        return
+    name = document["success"]["role"]
+    if name not in once:
+        yield Fault(("success", "role"), f"there is no role {name!r} with `run: once`; there are {', '.join(once) or 'none'}")
+        return
+    count = once[name].get("replicas", 1)
+    if isinstance(count, Mapping) and not count.get("min", 1):
+        yield Fault(("success", "role"), f"{name} may have no replicas, and then nothing would end")
 
 
 def _scheduling(scheduling: Mapping[str, Any]) -> Iterator[Fault]:
@@ -83,37 +80,3 @@ def _spans(document: Mapping[str, Any]) -> Iterator[Fault]:
     for path, other, wrong in _ORDER:
         if path in spans and other in spans and (spans[path] > spans[other] or (spans[path] == spans[other] and wrong.startswith("not"))):
             yield Fault(path, wrong)
-
-
-def _replicas(param: str, properties: Mapping[str, Any], at: Path) -> Iterator[Fault]:
-    definition = properties.get(param)
-    if not isinstance(definition, Mapping):
-        yield Fault(at, f"there is no parameter {param!r} in params.properties")
-    elif definition.get("type") != "integer" or not isinstance(definition.get("minimum"), int) or not isinstance(definition.get("maximum"), int):
-        yield Fault(at, f"parameter {param!r} must be an integer with a minimum and a maximum")
-    elif definition["minimum"] < 0 or "default" not in definition:
-        yield Fault(at, f"parameter {param!r} must have a default and no negative minimum")
-
-
-def _ports(role: Mapping[str, Any], at: Path) -> Iterator[Fault]:
-    names = [port["name"] for port in role.get("ports", [])]
-    for index, name in enumerate(names):
-        if names.index(name) != index:
-            yield Fault((*at, "ports", index, "name"), f"there is another port called {name}")
-    if "readiness" in role and role["readiness"]["port"] not in names:
-        yield Fault((*at, "readiness", "port"), f"the role has no port {role['readiness']['port']!r}")
-
-
-def _references(value: Any, roles: Collection[str], params: Collection[str], path: Path = ()) -> Iterator[Fault]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _references(item, roles, params, (*path, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _references(item, roles, params, (*path, index))
-    elif isinstance(value, str):
-        for space, name, rest in _REFERENCE.findall(value):
-            if space == "roles" and (name not in roles or rest != ".host"):
-                yield Fault(path, f"${{roles.{name}{rest}}} names no role's host; there are {', '.join(f'roles.{r}.host' for r in roles)}")
-            if space == "params" and (name not in params or rest):
-                yield Fault(path, f"${{params.{name}{rest}}} names no parameter")

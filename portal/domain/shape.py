@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from .allowed import CPU
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -51,21 +53,59 @@ class FlavorShape:
     accelerator_count: int = 0
 
 
+WORKERS = "workers"  # the parameter that a range of replicas stands for
+_MIB = 2**20
+
+
+def scalable_param(template_spec: Mapping[str, Any]) -> str | None:
+    """Parameter that holds the number of replicas of the scalable role; None when the template has no such role."""
+    for role in template_spec["roles"]:
+        count = role.get("replicas", 1)
+        if isinstance(count, Mapping):
+            return str(count.get("param", WORKERS))
+    return None
+
+
+def parameters(template_spec: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON Schema of the parameters. A range of replicas is one of them, called `workers`."""
+    schema: dict[str, Any] = dict(template_spec.get("params") or {"type": "object", "additionalProperties": False})
+    properties = dict(schema.get("properties", {}))
+    for role in template_spec["roles"]:
+        count = role.get("replicas", 1)
+        if isinstance(count, Mapping) and "param" not in count:
+            least = int(count["min"])
+            properties[WORKERS] = {
+                "type": "integer",
+                "minimum": least,
+                "maximum": int(count["max"]),
+                "default": int(count.get("default", max(1, least))),
+                "title": {"en": "Workers", "zh-hans": "工作进程数"},
+            }
+    return {**schema, "properties": properties}
+
+
+def image_of(image: str | Mapping[str, str], family: str) -> str | None:
+    """The image for a family of accelerators ("" or `cpu`: none); None where there is none for it."""
+    if isinstance(image, str):
+        return image
+    return image.get(family or CPU) or image.get("default")
+
+
 def role_shapes(template_spec: Mapping[str, Any], params: Mapping[str, Any], flavor: FlavorShape, workers: int | None = None) -> tuple[RoleShape, ...]:
     """Every role with its replicas and what one replica takes.
 
-    A role without `resources` has the flavor's shape. `replicas` is a number or `{"param": name}`; the latter marks the
-    scalable role, whose count is `workers` when given, else the parameter's value or its default in the schema.
+    A role without `resources` has the flavor's shape; one with `share` that part of it, without accelerators unless it says so. `replicas`
+    is a number, or `{"param": name}` or a range `{"min", "max", "default"}`: the scalable role, whose count is `workers` when given, else
+    the parameter's value or its default.
     """
     shapes = []
     for role in template_spec["roles"]:
         count = role.get("replicas", 1)
         scalable = isinstance(count, Mapping)
         if scalable:
-            name = count["param"]
-            count = workers if workers is not None else params.get(name, template_spec["params"]["properties"][name].get("default", 1))
-        own = role.get("resources")
-        shape = FlavorShape(cpu_millis=parse_cpu(str(own["cpu"])), memory_bytes=parse_bytes(str(own["memory"]))) if own else flavor
+            name = count.get("param", WORKERS)
+            count = workers if workers is not None else params.get(name, parameters(template_spec)["properties"][name].get("default", 1))
+        shape = _shape(role.get("resources") or {}, flavor)
         shapes.append(
             RoleShape(
                 name=role["name"],
@@ -79,6 +119,23 @@ def role_shapes(template_spec: Mapping[str, Any], params: Mapping[str, Any], fla
             )
         )
     return tuple(shapes)
+
+
+def _shape(own: Mapping[str, Any], flavor: FlavorShape) -> FlavorShape:
+    """What one replica of a role takes, by its `resources`."""
+    if "share" in own:
+        part = float(own["share"])
+        changes: dict[str, Any] = {} if own.get("accelerators") else {"accelerator": "", "accelerator_count": 0}
+        return replace(
+            flavor,
+            cpu_millis=max(1, round(flavor.cpu_millis * part)),
+            memory_bytes=max(_MIB, round(flavor.memory_bytes * part) // _MIB * _MIB),
+            shm_bytes=round(flavor.shm_bytes * part) // _MIB * _MIB,
+            **changes,
+        )
+    if own:
+        return FlavorShape(cpu_millis=parse_cpu(str(own["cpu"])), memory_bytes=parse_bytes(str(own["memory"])))
+    return flavor
 
 
 def total(shapes: tuple[RoleShape, ...]) -> dict[str, int]:

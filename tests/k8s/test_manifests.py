@@ -17,6 +17,7 @@ POD_ENV = [
     {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
     {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
 ]
+POD_INDEX = {"name": "POD_INDEX", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}}}
 CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 POD_SECURITY = {
     "runAsNonRoot": True,
@@ -173,7 +174,7 @@ def test_a_role_is_a_stateful_set_of_restricted_pods() -> None:
                             "image": "daskdev/dask:1",
                             "command": ["dask", "scheduler"],
                             "args": ["--host", "$(POD_IP)"],
-                            "env": [*POD_ENV, {"name": "HOME", "value": "/scratch"}],
+                            "env": [*POD_ENV, POD_INDEX, {"name": "HOME", "value": "/scratch"}],
                             "workingDir": "/scratch",
                             "ports": [
                                 {"name": "comm", "containerPort": 8786, "protocol": "TCP"},

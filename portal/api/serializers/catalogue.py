@@ -11,8 +11,9 @@ from portal.domain import selectors
 from portal.domain.allowed import allowed
 from portal.domain.durations import format_duration
 from portal.domain.models import Template
-from portal.domain.params import EMPTY, plain
+from portal.domain.params import plain
 from portal.domain.services import requests
+from portal.domain.shape import parameters
 
 from .fields import LocalizedField, said
 
@@ -37,7 +38,7 @@ class TemplateSerializer(serializers.ModelSerializer):
 
     @extend_schema_field({"type": "object", "additionalProperties": True})
     def get_params(self, template: Template) -> dict[str, Any]:
-        return plain(template.spec.get("params") or EMPTY, said)
+        return plain(parameters(template.spec), said)
 
     def get_expires_in(self, template: Template) -> str:
         """Running time granted when a request names none."""

@@ -15,13 +15,14 @@ from ..errors import Conflict, Forbidden, NotFound, ValidationError
 from ..lifecycle import Desired, State
 from ..models import Approval, Environment, Event, Flavor, User
 from ..quantities import STORAGE
+from ..shape import scalable_param
 from . import ledger
 from .amounts import running_amounts
 from .asking import approved_amounts
 from .environments import check_can_run, shapes_of
 from .events import append, lock, move, write
 from .notifications import notify
-from .requests import check_expiry, check_flavor, check_params, flavor_for, scalable_param
+from .requests import check_expiry, check_flavor, check_params, flavor_for
 
 _NOTE = 1000  # characters
 _SAYS = {

@@ -15,12 +15,12 @@ from ..durations import format_duration
 from ..errors import Conflict, NotFound, ValidationError
 from ..lifecycle import Desired, State
 from ..models import Environment, Event, Membership, User, Volume
-from ..shape import RoleShape, role_shapes
+from ..shape import RoleShape, role_shapes, scalable_param
 from . import asking, ledger, schedules, usage
 from .amounts import running_amounts
 from .events import append, lock, move, write
 from .redirects import Following, following
-from .requests import check_expiry, check_flavor, check_name, check_params, flavor_shape, scalable_param
+from .requests import check_expiry, check_flavor, check_name, check_params, flavor_shape
 
 _REST = frozenset({State.STOPPED, State.FAILED})
 # What belongs to one run and must not reach into the next.

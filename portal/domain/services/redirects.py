@@ -11,9 +11,8 @@ from .. import selectors
 from ..durations import format_duration
 from ..errors import ValidationError
 from ..models import Environment, Event, TemplateVersion
-from ..params import EMPTY
-from ..shape import role_shapes
-from .requests import check_expiry, check_flavor, check_params, flavor_shape, scalable_param
+from ..shape import parameters, role_shapes, scalable_param
+from .requests import check_expiry, check_flavor, check_params, flavor_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +66,8 @@ def _carried(environment: Environment, spec: Mapping[str, Any]) -> tuple[dict[st
 
 def _params(environment: Environment, spec: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Its parameters for `spec`, and the names of those that fell away: a value that somebody chose never does."""
-    known = (spec.get("params") or EMPTY).get("properties", {})
-    defaults = (environment.template_spec.get("params") or EMPTY).get("properties", {})
+    known = parameters(spec)["properties"]
+    defaults = parameters(environment.template_spec)["properties"]
     gone = sorted(name for name in environment.params if name not in known)
     counts = scalable_param(environment.template_spec), scalable_param(spec)
     chosen = [name for name in gone if name != counts[0] and environment.params[name] != defaults.get(name, {}).get("default")]

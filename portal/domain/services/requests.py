@@ -19,9 +19,9 @@ from ..durations import format_duration, parse_duration
 from ..errors import Conflict, DomainError, Forbidden, ValidationError
 from ..lifecycle import State
 from ..models import Environment, Event, Flavor, Priority, Team, Template, User, Volume
-from ..params import EMPTY, check_values
+from ..params import check_values
 from ..quantities import STORAGE
-from ..shape import FlavorShape, RoleShape, parse_bytes, role_shapes
+from ..shape import FlavorShape, RoleShape, parameters, parse_bytes, role_shapes
 from . import admission, asking, ledger, schedules
 from .amounts import running_amounts
 from .events import append
@@ -80,14 +80,6 @@ def flavor_shape(flavor: Flavor) -> FlavorShape:
     )
 
 
-def scalable_param(template_spec: Mapping[str, Any]) -> str | None:
-    """Parameter that holds the number of replicas of the scalable role; None when the template has no such role."""
-    for role in template_spec["roles"]:
-        if isinstance(role.get("replicas", 1), Mapping):
-            return str(role["replicas"]["param"])
-    return None
-
-
 def check_name(name: object) -> str:
     """`name` when it is one. Raises ValidationError."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -108,7 +100,7 @@ def check_expiry(template_spec: Mapping[str, Any], expires_in: timedelta | None)
 
 def check_params(template_spec: Mapping[str, Any], params: object) -> dict[str, Any]:
     """Parameters with the schema's defaults filled in. Raises ValidationError naming each wrong one as `params.<name>`."""
-    return check_values(template_spec.get("params") or EMPTY, params, settings.IMAGE_PREFIXES)
+    return check_values(parameters(template_spec), params, settings.IMAGE_PREFIXES)
 
 
 def _team_for(actor: User, slug: str) -> Team:

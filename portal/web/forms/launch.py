@@ -11,6 +11,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from portal.domain.models import Priority, Team, Template
+from portal.domain.shape import parameters
 
 from ..present import localized
 from .base import hour_choices
@@ -45,7 +46,7 @@ class LaunchForm(ScheduleFields):
     ) -> None:
         self.template_row = template
         self._priorities, self._default_priority = priorities, default_priority
-        self.schema: Mapping[str, Any] = template.spec.get("params") or {}
+        self.schema: Mapping[str, Any] = parameters(template.spec)
         self._teams = list(teams)
         self._default_expiry, self._longest_expiry = expiry
         super().__init__(*args, **kwargs)
