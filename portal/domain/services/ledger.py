@@ -1,6 +1,8 @@
 """The account book of quota: every change of what is used is one conditional update of all rows concerned, all or nothing.
 
-Rows are locked in the order of their keys, so two requests cannot deadlock. Call it inside the transaction of the verb.
+Rows are locked in the order of their keys, so two requests cannot deadlock. Call it inside the transaction of the verb. What holds these
+locks makes everybody in the team wait, on SQLite everybody who writes anything: so the hot verbs `look` before they begin, and who is
+refused then has locked nothing.
 
 The budget (`accelerator_seconds`) is by month: `Quota.period` names the month that `used` is about. `used` is what holdings have taken in that
 month, plus everything that is granted to those that hold now and not yet taken. When the month turns, the first to reserve, or the timer,
@@ -16,7 +18,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from django.db import connection, transaction
+from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 from django.utils import timezone
 
 from ..errors import QuotaExceeded
@@ -47,62 +49,91 @@ def initial_limit(resource: str, user_id: int | None) -> int | None:
     return 0 if user_id is None and resource not in BASE_RESOURCES else None
 
 
+def _room(resources: int, *, lock: str = "", order: str = "") -> str:
+    """The rows of a team and of a user in it that so many amounts concern, and whether each has room."""
+    want = ", ".join(["(%s, CAST(%s AS bigint))"] * resources)
+    return (
+        f"WITH want (resource, amount) AS (VALUES {want}), "  # noqa: S608 - nothing but placeholders is put in
+        'room AS (SELECT q.id AS place, w.amount AS amount, (w.amount <= 0 OR ((q."limit" IS NULL OR q."limit" >= q.used + w.amount) '
+        f"AND (q.resource <> '{ACCELERATOR_SECONDS}' OR q.period = %s))) AS fits "
+        "FROM domain_quota q JOIN want w ON w.resource = q.resource "
+        f"WHERE q.team_id = %s AND (q.user_id IS NULL OR q.user_id = %s) {order} {lock})"
+    )
+
+
+def _in_form_of(vendor: str, sql: str) -> str:
+    """A statement as the database's driver takes it."""
+    return sql.replace("%s", "?") if vendor == "sqlite" else sql
+
+
 @lru_cache(maxsize=64)
 def take_sql(vendor: str, resources: int) -> str:
     """The statement that adds amounts of so many resources to the rows of a team and of a user in it, in the driver's own form.
 
     Parameters: resource and amount of each, the month, the team, the user, how many rows must have room. It changes all rows or none.
     """
-    want = ", ".join(["(%s, CAST(%s AS bigint))"] * resources)
     lock, most = ("FOR NO KEY UPDATE OF q", "GREATEST") if vendor == "postgresql" else ("", "MAX")
     sql = (
-        f"WITH want (resource, amount) AS (VALUES {want}), "  # noqa: S608 - nothing but placeholders is put in
-        'room AS (SELECT q.id AS place, w.amount AS amount, (w.amount <= 0 OR ((q."limit" IS NULL OR q."limit" >= q.used + w.amount) '
-        f"AND (q.resource <> '{ACCELERATOR_SECONDS}' OR q.period = %s))) AS fits "
-        "FROM domain_quota q JOIN want w ON w.resource = q.resource "
-        f"WHERE q.team_id = %s AND (q.user_id IS NULL OR q.user_id = %s) ORDER BY q.id {lock}) "
+        f"{_room(resources, lock=lock, order='ORDER BY q.id')} "  # noqa: S608 - nothing but placeholders is put in
         f"UPDATE domain_quota AS q SET used = {most}(q.used + room.amount, 0) FROM room "
         "WHERE q.id = room.place AND (SELECT COUNT(*) FROM room WHERE fits) >= %s RETURNING used"
     )
-    return sql.replace("%s", "?") if vendor == "sqlite" else sql
+    return _in_form_of(vendor, sql)
+
+
+@lru_cache(maxsize=64)
+def _look_sql(vendor: str, resources: int) -> str:
+    """How many of the rows have room; the parameters of `take_sql` but the last."""
+    return _in_form_of(vendor, f"{_room(resources)} SELECT COUNT(*) FROM room WHERE fits")  # noqa: S608 - nothing but placeholders is put in
 
 
 def _run(sql: str, parameters: list[Any]) -> list[Any]:
     """The rows of a statement in the driver's own form. The hottest rows of the database are locked meanwhile, so nothing is done twice here."""
-    connection.ensure_connection()
-    connection.validate_no_broken_transaction()
-    with connection.wrap_database_errors:
-        cursor = connection.connection.cursor()
+    database = connections[DEFAULT_DB_ALIAS]  # looked up once: each use of the `connection` proxy is a look-up of its own
+    database.ensure_connection()
+    database.validate_no_broken_transaction()
+    with database.wrap_database_errors:
+        cursor = database.connection.cursor()
         try:
             return list(cursor.execute(sql, parameters).fetchall())
         finally:
             cursor.close()
 
 
+def _parameters(team_id: int, user_id: int, amounts: Mapping[str, int]) -> list[Any]:
+    return [part for item in amounts.items() for part in item] + [budget_month().isoformat(), team_id, user_id]
+
+
 def _take(team_id: int, user_id: int, amounts: Mapping[str, int], rows: int) -> bool:
     """Add `amounts` (negative ones give back, never below zero) if at least `rows` rows have room; whether it was done."""
-    parameters: list[Any] = [part for item in amounts.items() for part in item]
-    parameters += [budget_month().isoformat(), team_id, user_id, rows]
-    return len(_run(take_sql(connection.vendor, len(amounts)), parameters)) >= rows
+    return len(_run(take_sql(connection.vendor, len(amounts)), [*_parameters(team_id, user_id, amounts), rows])) >= rows
 
 
-def reserve(team: Team, user: User, amounts: Mapping[str, int]) -> None:
+def look(team: Team, user: User, amounts: Mapping[str, int]) -> None:
+    """Refuse what has no room as things stand, before anything is locked: the words of a refusal are found while nobody waits for it.
+    Reserves nothing, so `reserve` decides. Raises QuotaExceeded."""
+    amounts = {resource: amount for resource, amount in amounts.items() if amount}
+    if not amounts or _run(_look_sql(connection.vendor, len(amounts)), _parameters(team.pk, user.pk, amounts))[0][0] >= 2 * len(amounts):
+        return
+    all_effects = effects(team, user, amounts)  # rows may be absent, or a month behind
+    if not all(effect.fits for effect in all_effects):
+        raise exceeded(team, user, all_effects)
+
+
+def reserve(team: Team, user: User, amounts: Mapping[str, int], *, looked: bool = False) -> None:
     """Take `amounts` from the team and from the user within it, all or nothing; negative amounts give back. Raises QuotaExceeded naming
     every limit in the way.
 
-    Call it before the environment's row is written: when a month turns here, the row is counted as it stands.
+    Call it before the environment's row is written: when a month turns here, the row is counted as it stands. `looked`: the verb has
+    asked `look` a moment ago, before its transaction.
     """
     amounts = {resource: amount for resource, amount in amounts.items() if amount}
     if not amounts:
         return
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("quota is reserved inside the transaction of a verb")
-    if connection.vendor == "postgresql":
-        # A look before anything is locked: who is refused does not make others wait until the words are found. On SQLite the verb's
-        # transaction has locked everything already.
-        all_effects = effects(team, user, amounts)
-        if not all(effect.fits for effect in all_effects):
-            raise exceeded(team, user, all_effects)
+    if not looked and connection.vendor == "postgresql":
+        look(team, user, amounts)  # on SQLite the verb's transaction has locked everything already
     if _take(team.pk, user.pk, amounts, 2 * len(amounts)):
         return
     all_effects = _effects(team, user, amounts, _rows_ready(team.pk, user.pk, amounts))
@@ -160,7 +191,7 @@ def _rows_sql(vendor: str, resources: int) -> str:
         'SELECT user_id, resource, "limit", used, period FROM domain_quota '  # noqa: S608 - nothing but placeholders is put in
         f"WHERE team_id = %s AND (user_id IS NULL OR user_id = %s) AND resource IN ({names})"
     )
-    return sql.replace("%s", "?") if vendor == "sqlite" else sql
+    return _in_form_of(vendor, sql)
 
 
 def _rows(team_id: int, user_id: int, resources: Collection[str]) -> _Rows:
@@ -244,7 +275,7 @@ _WHO = (
 
 def _who(team: Team) -> dict[str, str]:
     """By scope, the sentence that says who can change the limit: admins, and for a member's the leads first."""
-    people = _run(_WHO.replace("%s", "?") if connection.vendor == "sqlite" else _WHO, [team.pk])
+    people = _run(_in_form_of(connection.vendor, _WHO), [team.pk])
     leads = [name for name, _, leads in people if leads][:5]
     admins = [name for name, staff, _ in people if staff][:5]
     words = {}

@@ -153,7 +153,7 @@ def prepare(
 ) -> Draft:
     """Check a request. Raises ValidationError naming every wrong field at once, Forbidden for an inactive user."""
     if not User.objects.filter(pk=actor.pk, is_active=True).exists():
-        raise Forbidden("This account is deactivated.")
+        raise Forbidden(_DEACTIVATED)
     errors: dict[str, list[str]] = {}
 
     def attempt(check: Any, *args: Any) -> Any:
@@ -200,6 +200,17 @@ def prepare(
     )
 
 
+def _check_still_may(draft: Draft) -> None:
+    """What may have changed since `prepare` and must not change until the row is there. Raises as that does."""
+    # Serialises with user_deactivate and membership_remove: whoever comes second sees the other.
+    if not User.objects.select_for_update(no_key=True).filter(pk=draft.actor.pk, is_active=True).exists():
+        raise Forbidden(_DEACTIVATED)
+    _team_for(draft.actor, draft.team.slug)
+    if _name_taken(draft.actor, draft.team, draft.name, lock=True):
+        raise ValidationError.field("name", _TAKEN.format(name=draft.name))
+
+
+_DEACTIVATED = "This account is deactivated."
 _TAKEN = "You already have an environment called {name} in this team; choose another name or delete that one."
 
 
@@ -215,6 +226,23 @@ def _kept_volume(draft: Draft) -> Volume | None:
     if volume and volume.purge_requested_at:
         raise Conflict(f"The home volume of the former {draft.name} is being purged. Try again in a minute, or choose another name.")
     return volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """What a request takes, and why somebody has to approve it."""
+
+    new_volume: bool
+    why: tuple[str, ...]  # empty: nobody has to
+    held: dict[str, int]  # by the environment; empty while it waits for approval
+    amounts: dict[str, int]  # the same with the storage of a new volume
+
+
+def _terms(draft: Draft, *, new_volume: bool) -> _Terms:
+    storage = {STORAGE: draft.home_bytes} if new_volume else {}
+    why = _reasons(draft, storage.get(STORAGE, 0))
+    held = {} if why else running_amounts(draft.shapes, draft.expires_in)
+    return _Terms(new_volume=new_volume, why=why, held=held, amounts=held | storage)
 
 
 def _reasons(draft: Draft, storage: int) -> tuple[str, ...]:
@@ -287,28 +315,29 @@ def environment_request(
     What goes beyond self-service waits for approval instead and holds only its storage. Raises ValidationError, QuotaExceeded, Conflict
     (its former home volume is being purged), Forbidden (inactive user).
     """
+    # All that can be is done before the transaction: on SQLite that keeps every other writer waiting.
+    draft = prepare(
+        actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in, priority=priority, schedule=schedule
+    )
+    kept = draft.home_bytes > 0 and Volume.objects.filter(team=draft.team, owner=actor, name=draft.name).exists()
+    terms = _terms(draft, new_volume=draft.home_bytes > 0 and not kept)
+    ledger.look(draft.team, actor, terms.amounts)
     try:
         with transaction.atomic():
-            # Serialises with user_deactivate: whoever comes second sees the other.
-            User.objects.select_for_update(no_key=True).filter(pk=actor.pk).first()
-            draft = prepare(
-                actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in, priority=priority, schedule=schedule
-            )
-            if _name_taken(actor, draft.team, draft.name, lock=True):
-                raise ValidationError.field("name", _TAKEN.format(name=draft.name))
-            return _make(draft)
+            _check_still_may(draft)
+            return _make(draft, terms)
     except IntegrityError as error:
         if "one_live_environment" in str(error) or "UNIQUE" in str(error):
             raise ValidationError.field("name", _TAKEN.format(name=str(name)[:40])) from error
         raise DomainError("The request met another one. Try again.") from error
 
 
-def _make(draft: Draft) -> Environment:
+def _make(draft: Draft, terms: _Terms) -> Environment:
     volume = _kept_volume(draft) if draft.home_bytes else None
     new_volume = draft.home_bytes > 0 and volume is None
-    why = _reasons(draft, draft.home_bytes if new_volume else 0)
-    held = {} if why else running_amounts(draft.shapes, draft.expires_in)
-    ledger.reserve(draft.team, draft.actor, held | ({STORAGE: draft.home_bytes} if new_volume else {}))
+    if new_volume != terms.new_volume:  # it came or went meanwhile
+        terms = _terms(draft, new_volume=new_volume)
+    ledger.reserve(draft.team, draft.actor, terms.amounts, looked=True)
     if new_volume:
         key = uuid4()
         volume = Volume.objects.create(
@@ -333,9 +362,9 @@ def _make(draft: Draft) -> Environment:
         params=draft.params,
         workers=draft.workers,
         volume=volume,
-        reserved=held,
+        reserved=terms.held,
         expires_in=int(draft.expires_in.total_seconds()),
-        expires_at=None if why else now + draft.expires_in,
+        expires_at=None if terms.why else now + draft.expires_in,
         next_check_at=now,
         priority=draft.priority.slug,
         priority_value=draft.priority.value,
@@ -350,7 +379,7 @@ def _make(draft: Draft) -> Environment:
         actor=draft.actor,
         to_state=State.REQUESTED.value,
     )
-    if why:
-        asking.ask(environment, actor=draft.actor, why=why)
+    if terms.why:
+        asking.ask(environment, actor=draft.actor, why=terms.why)
     outbound.nudge(environment.pk)
     return environment

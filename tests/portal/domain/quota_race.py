@@ -1,8 +1,11 @@
-"""Writers that compete for the quota of one team in the database in DATABASE_URL: `python -m tests.portal.domain.quota_race WRITERS ATTEMPTS [bare] [fill]`.
+"""Writers that compete for the quota of one team in the database in DATABASE_URL.
+
+`python -m tests.portal.domain.quota_race WRITERS ATTEMPTS [bare | atomic] [fill]`
 
 Each is a process with a user of its own. It reserves what a notebook with an accelerator takes, each time in a transaction, and now and then
 gives one back; with `fill` it only takes. Prints JSON: attempts, grants, seconds, the most that was held at once, what is held at the end, and
-the accounts. `bare` sends the very statement of the ledger through the database's driver, without anything of ours around it.
+the accounts. `bare` sends the very statement of the ledger through the database's driver, without anything of ours around it; `atomic` does the same inside
+Django's `transaction.atomic()`: the floor of whatever is a verb here.
 """
 
 from __future__ import annotations
@@ -61,7 +64,7 @@ def setup(writers: int) -> None:
 
 
 class Ours:
-    """The ledger as the verbs call it; a refusal comes with its words."""
+    """The ledger as `environment_request` calls it; a refusal comes with its words."""
 
     def __init__(self, team: Team, user: User) -> None:
         self.team, self.user = team, user
@@ -69,8 +72,9 @@ class Ours:
 
     def take(self) -> bool:
         try:
+            ledger.look(self.team, self.user, AMOUNTS)
             with transaction.atomic():
-                ledger.reserve(self.team, self.user, AMOUNTS)
+                ledger.reserve(self.team, self.user, AMOUNTS, looked=True)
         except QuotaExceeded:
             return False
         return True
@@ -115,10 +119,26 @@ class Bare:
         self._run(self.giving)
 
 
-def write(number: int, attempts: int, bare: bool, fill: bool) -> dict[str, Any]:
+class Atomic(Bare):
+    """The same statement through Django's connection, in a transaction of Django's."""
+
+    def __init__(self, team: Team, user: User) -> None:
+        super().__init__(team, user)
+        self.connection.close()
+        connection.ensure_connection()
+
+    def _run(self, parameters: list[Any]) -> int:
+        with transaction.atomic(), closing(connection.connection.cursor()) as cursor:
+            return len(cursor.execute(self.sql, parameters).fetchall())
+
+
+SIDES = {"ours": Ours, "bare": Bare, "atomic": Atomic}
+
+
+def write(number: int, attempts: int, kind: str, fill: bool) -> dict[str, Any]:
     """Attempt so often; when each holding was there, and how many are still."""
     team = Team.objects.get(slug="race")
-    side = (Bare if bare else Ours)(team, User.objects.get(username=f"racer-{number}"))
+    side = SIDES[kind](team, User.objects.get(username=f"racer-{number}"))
     chance = random.Random(number)
     spans: list[Span] = []
     holding: list[int] = []
@@ -144,13 +164,13 @@ def most_at_once(spans: Iterable[Span]) -> int:
     return most
 
 
-def _process(number: int, attempts: int, bare: bool, fill: bool, gate: Any, answers: Any) -> None:
+def _process(number: int, attempts: int, kind: str, fill: bool, gate: Any, answers: Any) -> None:
     try:
         connection.close()
         connection.ensure_connection()
         gate.wait()
         began = time.monotonic_ns()
-        answer = write(number, attempts, bare, fill)
+        answer = write(number, attempts, kind, fill)
         answers.put(answer | {"began": began, "ended": time.monotonic_ns()})
     except BaseException:
         traceback.print_exc()
@@ -158,13 +178,13 @@ def _process(number: int, attempts: int, bare: bool, fill: bool, gate: Any, answ
         answers.put(None)
 
 
-def compete(writers: int, attempts: int, *, bare: bool = False, fill: bool = False) -> dict[str, Any]:
+def compete(writers: int, attempts: int, *, kind: str = "ours", fill: bool = False) -> dict[str, Any]:
     """Let the writers loose together, `attempts` in all. Raises RuntimeError when one of them failed."""
     connection.close()  # a connection must not be shared by two processes
     context = multiprocessing.get_context("fork")
     gate, answers = context.Barrier(writers), context.Queue()
     each = attempts // writers
-    crowd = [context.Process(target=_process, args=(number, each, bare, fill, gate, answers)) for number in range(writers)]
+    crowd = [context.Process(target=_process, args=(number, each, kind, fill, gate, answers)) for number in range(writers)]
     for process in crowd:
         process.start()
     found = [answers.get() for _ in crowd]
@@ -208,4 +228,4 @@ def pgbench_scripts() -> list[str]:
 if __name__ == "__main__":
     count, wanted, *options = sys.argv[1:]
     setup(int(count))
-    print(json.dumps(compete(int(count), int(wanted), bare="bare" in options, fill="fill" in options)))
+    print(json.dumps(compete(int(count), int(wanted), kind=next((side for side in SIDES if side in options), "ours"), fill="fill" in options)))
