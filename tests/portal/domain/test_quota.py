@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
@@ -16,6 +19,7 @@ from portal.domain import services
 from portal.domain.errors import Conflict, DomainError, Forbidden, NotFound, QuotaExceeded, ValidationError
 from portal.domain.lifecycle import State
 from portal.domain.models import Accelerator, Approval, ApprovalRule, Environment, Quota, Volume
+from portal.domain.services import ledger
 from tests.portal.domain.clock import Clock, clock_at
 from tests.portal.world import GIB, World, make_world
 
@@ -305,3 +309,37 @@ def test_the_check_command_fails_on_drift_and_repairs_it_when_told(world: World)
         call_command("quota_check")
     call_command("quota_check", repair=True)
     assert world.used("cpu") == 1000
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "refusal"),
+    [
+        (lambda world: services.user_deactivate(actor=None, user=world.alice), Forbidden),
+        (lambda world: services.membership_remove(actor=None, team=world.vision, user=world.alice), ValidationError),
+        (lambda world: world.request(name="mine"), ValidationError),
+        (lambda world: world.limit("environments", 0), QuotaExceeded),
+    ],
+    ids=["deactivated", "out of the team", "name taken", "quota gone"],
+)
+def test_what_changes_after_the_checks_still_refuses(
+    world: World, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[World], Any], refusal: type[DomainError]
+) -> None:
+    look = ledger.look
+
+    def looked(*args: Any) -> None:
+        monkeypatch.setattr(ledger, "look", look)
+        look(*args)
+        meanwhile(world)
+
+    monkeypatch.setattr(ledger, "look", looked)
+    with pytest.raises(refusal):
+        world.request(name="mine", team="vision")
+    assert world.used("environments") == Environment.objects.count()  # none, or the one that took the name
+
+
+def test_who_is_refused_for_want_of_quota_locks_nothing(world: World) -> None:
+    world.limit("environments", 0)
+    with CaptureQueriesContext(connection) as queries, pytest.raises(QuotaExceeded):
+        world.request()
+    assert queries.captured_queries
+    assert not [query["sql"] for query in queries.captured_queries if query["sql"].startswith(("SAVEPOINT", "BEGIN", "UPDATE", "INSERT"))]
