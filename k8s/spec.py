@@ -175,6 +175,29 @@ class QueueOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StatusRule:
+    """`phase` ("ready", "failed", "completed") holds when the value at the dotted `path` is one of `values`, or when `condition` is True."""
+
+    phase: str
+    path: str = ""
+    values: tuple[str, ...] = ()
+    condition: str = ""
+    message: str = ""  # dotted path of the operator's words; empty: those of the condition
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """An operator's object that stands for roles of an environment, see `k8s.operators`."""
+
+    api_version: str
+    kind: str
+    plural: str
+    body: Mapping[str, Any]  # everything beside apiVersion, kind and metadata; variables resolved, nodes still in it
+    roles: frozenset[str]  # whose pods the operator makes
+    status: tuple[StatusRule, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnvironmentSpec:
     """Everything that is needed to make an environment's objects."""
 
@@ -197,6 +220,7 @@ class EnvironmentSpec:
     success: str = ""  # the role whose end, with 0, is the end of the environment; it runs once
     topology: Topology | None = None
     queue: QueueOrder | None = None
+    operator: Operator | None = None  # None: every role is a workload of our own
 
 
 @dataclass(frozen=True, kw_only=True)

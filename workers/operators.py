@@ -1,0 +1,90 @@
+"""Which operator of the cluster takes an environment, and how its object is looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.conf import settings
+
+from k8s import errors
+from k8s.cluster import Cluster, Kind
+from k8s.operators import roles_in
+from k8s.spec import Operator, StatusRule
+
+_LOOK_AGAIN_SECONDS = 300.0  # an operator is installed once; nobody waits for its first use
+
+# What this process found: (kubeconfig, group and version) -> (plurals that are served, when). Saves a request per environment, nothing else.
+_found: dict[tuple[str, str], tuple[frozenset[str], float]] = {}
+
+
+def forget() -> None:
+    """Look again at what the cluster serves."""
+    _found.clear()
+
+
+def _served(cluster: Cluster, api: str) -> frozenset[str]:
+    key = (str(cluster.kubeconfig), api)
+    served, when = _found.get(key, (frozenset(), float("-inf")))
+    if time.monotonic() - when > _LOOK_AGAIN_SECONDS:
+        try:
+            served = frozenset(item["name"] for item in (cluster.read(f"/apis/{api}") or {}).get("resources", ()))
+        except errors.ClusterError:
+            if key in _found:
+                return served  # what was so a while ago is a better answer than none
+            raise
+        _found[key] = served, time.monotonic()
+    return served
+
+
+def key_of(document: Mapping[str, Any]) -> str:
+    """How an operator of a template is named in `placement`."""
+    return f"{document['api']}/{document['kind']}"
+
+
+def choose(cluster: Cluster, template: Mapping[str, Any]) -> str:
+    """The first operator of the template that the cluster has; empty: none. Raises `k8s.errors`."""
+    if settings.OPERATORS == "none":
+        return ""
+    wanted = template.get("operators") or ()
+    return next((key_of(document) for document in wanted if document["plural"] in _served(cluster, document["api"])), "")
+
+
+def chosen(template: Mapping[str, Any], key: str, resolve: Callable[[str], str]) -> Operator | None:
+    """The operator that was chosen for an environment, its variables resolved; None for the built-in way."""
+    document = next((each for each in template.get("operators") or () if key_of(each) == key), None)
+    if document is None:
+        return None
+    return Operator(
+        api_version=document["api"],
+        kind=document["kind"],
+        plural=document["plural"],
+        body=_resolved(document["body"], resolve),
+        roles=roles_in(document["body"]),
+        status=tuple(
+            StatusRule(
+                phase=rule["phase"],
+                path=rule.get("path", ""),
+                values=tuple(rule.get("values", ())),
+                condition=rule.get("condition", ""),
+                message=rule.get("message", ""),
+            )
+            for rule in document["status"]
+        ),
+    )
+
+
+def kind_of(operator: Operator) -> Kind:
+    """Where its objects live in the API."""
+    return Kind(version=operator.api_version, name=operator.kind, plural=operator.plural)
+
+
+def _resolved(value: Any, resolve: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return resolve(value)
+    if isinstance(value, list):
+        return [_resolved(item, resolve) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _resolved(item, resolve) for key, item in value.items()}
+    return value
