@@ -99,6 +99,11 @@ def kind_of(document: Mapping[str, Any]) -> Kind:
     return KINDS[document["apiVersion"], document["kind"]]
 
 
+def know(kind: Kind) -> Kind:
+    """Take a kind of an installed operator among those that can be made; templates name them."""
+    return KINDS.setdefault((kind.version, kind.name), kind)
+
+
 class Cluster(Transport):
     """One cluster. Safe for threads; made anew after a fork (see `connect`)."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from . import devices, names, queues
+from . import devices, names, operators, queues
 from .pods import SCRATCH, common_labels, file_keys, pod_metadata, pod_spec
 from .spec import EnvironmentSpec, Role
 
@@ -78,8 +78,11 @@ def support_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
 
 
 def role_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
-    """Service of each role, and the StatefulSet or Job that makes its pods."""
-    return [document for role in spec.roles for document in (role_service(spec, role, owner), role_runner(spec, role, owner))]
+    """Service of each role, and what makes its pods: a StatefulSet or Job, or an operator's object for several roles."""
+    documents, own = [], own_roles(spec)
+    for role in spec.roles:
+        documents += [role_service(spec, role, owner), *([role_runner(spec, role, owner)] if role in own else [])]
+    return documents + ([operator_object(spec, owner)] if spec.operator else [])
 
 
 def role_runner(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
@@ -95,6 +98,19 @@ def file_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
             data = {key: role.files[path] for path, key in file_keys(role).items()}
             documents.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(spec, role, owner), "data": data})
     return documents
+
+
+def own_roles(spec: EnvironmentSpec) -> tuple[Role, ...]:
+    """Roles that no operator makes the pods of."""
+    return tuple(role for role in spec.roles if spec.operator is None or role.name not in spec.operator.roles)
+
+
+def operator_object(spec: EnvironmentSpec, owner: Document) -> Document:
+    """The object of the operator that was chosen for the environment."""
+    if spec.operator is None:
+        raise ValueError(f"environment {spec.id} has no operator")
+    metadata = {"name": spec.base_name, "namespace": spec.namespace, "labels": common_labels(spec), "ownerReferences": [owner]}
+    return operators.custom_object(spec, spec.operator, metadata, lambda role: {"metadata": pod_metadata(spec, role), "spec": _replica_spec(spec, role)})
 
 
 def queue_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
@@ -139,7 +155,7 @@ def role_set(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
             "serviceName": names.role_name(spec.base_name, role.name),
             "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": _role_selector(spec, role)},
-            "template": {"metadata": pod_metadata(spec, role), "spec": _replica_spec(spec, role, restart="Always")},
+            "template": {"metadata": pod_metadata(spec, role), "spec": _replica_spec(spec, role)},
         },
     }
 
@@ -164,16 +180,16 @@ def role_job(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
             "template": {
                 "metadata": pod_metadata(spec, role),
                 # A Job names its pods' hosts by their index, but not the Service under which they are found.
-                "spec": {**_replica_spec(spec, role, restart="Never"), "subdomain": names.role_name(spec.base_name, role.name)},
+                "spec": {**_replica_spec(spec, role), "subdomain": names.role_name(spec.base_name, role.name)},
             },
         },
     }
 
 
-def _replica_spec(spec: EnvironmentSpec, role: Role, *, restart: str) -> Document:
+def _replica_spec(spec: EnvironmentSpec, role: Role) -> Document:
     volumes: list[Document] = [{"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_LIMIT}}]
     mounts: list[Document] = [{"name": "scratch", "mountPath": SCRATCH}]
-    return pod_spec(spec, role, volumes, mounts, home=SCRATCH, restart=restart)
+    return pod_spec(spec, role, volumes, mounts, home=SCRATCH, restart="Never" if role.once else "Always")
 
 
 def notebook_pod(spec: EnvironmentSpec, owner: Document) -> Document:

@@ -51,6 +51,7 @@ SWEEP_SECONDS = env.int("SWEEP_SECONDS", 10)
 
 # --- queue, time, approval ----------------------------------------------------
 QUEUE_SYSTEM = env.str("QUEUE_SYSTEM", "auto")  # auto | builtin | kueue | volcano; auto: Kueue or Volcano where the cluster has them
+OPERATORS = env.str("OPERATORS", "auto")  # auto | none; auto: those that a template names and the cluster has
 KUEUE_LOCAL_QUEUE = env.str("KUEUE_LOCAL_QUEUE", "atelier")  # of every team's namespace
 VOLCANO_QUEUE = env.str("VOLCANO_QUEUE", "default")
 TOPOLOGY_LABELS = env.dict("TOPOLOGY_LABELS", {})  # level=node label, e.g. rack=topology.kubernetes.io/rack,nvlink=...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -12,6 +12,10 @@ from k8s import errors
 from k8s.cluster import Cluster, Kind
 from k8s.operators import roles_in
 from k8s.spec import Operator, StatusRule
+from portal.domain.shape import RoleShape
+from portal.domain.variables import Value
+
+from .roles import amounts_of, resolved
 
 _LOOK_AGAIN_SECONDS = 300.0  # an operator is installed once; nobody waits for its first use
 
@@ -51,8 +55,8 @@ def choose(cluster: Cluster, template: Mapping[str, Any]) -> str:
     return next((key_of(document) for document in wanted if document["plural"] in _served(cluster, document["api"])), "")
 
 
-def chosen(template: Mapping[str, Any], key: str, resolve: Callable[[str], str]) -> Operator | None:
-    """The operator that was chosen for an environment, its variables resolved; None for the built-in way."""
+def chosen(template: Mapping[str, Any], key: str, values: Mapping[str, Value]) -> Operator | None:
+    """The operator that was chosen for an environment, its variables resolved; None for the built-in way. Raises TemplateError."""
     document = next((each for each in template.get("operators") or () if key_of(each) == key), None)
     if document is None:
         return None
@@ -60,7 +64,7 @@ def chosen(template: Mapping[str, Any], key: str, resolve: Callable[[str], str])
         api_version=document["api"],
         kind=document["kind"],
         plural=document["plural"],
-        body=_resolved(document["body"], resolve),
+        body=_filled(document["body"], values),
         roles=roles_in(document["body"]),
         status=tuple(
             StatusRule(
@@ -80,11 +84,16 @@ def kind_of(operator: Operator) -> Kind:
     return Kind(version=operator.api_version, name=operator.kind, plural=operator.plural)
 
 
-def _resolved(value: Any, resolve: Callable[[str], str]) -> Any:
+def amounts(shapes: Sequence[RoleShape]) -> dict[str, Value]:
+    """`resources.*` in the form of an operator's object: of the role that scales, else of the last."""
+    return amounts_of(next((shape for shape in shapes if shape.scalable), shapes[-1]))
+
+
+def _filled(value: Any, values: Mapping[str, Value]) -> Any:
     if isinstance(value, str):
-        return resolve(value)
+        return resolved(value, values)
     if isinstance(value, list):
-        return [_resolved(item, resolve) for item in value]
+        return [_filled(item, values) for item in value]
     if isinstance(value, Mapping):
-        return {key: _resolved(item, resolve) for key, item in value.items()}
+        return {key: _filled(item, values) for key, item in value.items()}
     return value

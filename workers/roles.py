@@ -46,7 +46,7 @@ def resolved(text: str, values: Mapping[str, Value], *, expanded: bool = False) 
 def role_of(document: Document, shape: RoleShape, resources: Resources, values: Mapping[str, Value], *, family: str, extra_env: Mapping[str, str]) -> Role:
     """One role. `values`: of `values_of`; `family`: of the flavor's accelerator, "" for none. Raises TemplateError."""
     own = {f"role.{name.removeprefix(f'roles.{shape.name}.')}": value for name, value in values.items() if name.startswith(f"roles.{shape.name}.")}
-    known = {**values, **own, "role.name": shape.name, **_amounts(shape)}
+    known = {**values, **own, "role.name": shape.name, **amounts_of(shape)}
 
     def texts(key: str) -> tuple[str, ...]:
         return tuple(resolved(part, known, expanded=True) for part in document.get(key, ()))
@@ -78,7 +78,7 @@ def role_of(document: Document, shape: RoleShape, resources: Resources, values: 
     )
 
 
-def _amounts(shape: RoleShape) -> dict[str, Value]:
+def amounts_of(shape: RoleShape) -> dict[str, Value]:
     return {
         "resources.cpus": max(1, shape.cpu_millis // 1000),
         "resources.memory_bytes": shape.memory_bytes,

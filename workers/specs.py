@@ -12,7 +12,7 @@ from portal.domain.models import Accelerator, Environment, Quota, Team
 from portal.domain.quantities import ACCELERATORS, weight_thousandths
 from portal.domain.shape import FlavorShape, RoleShape, role_shapes
 
-from . import queues
+from . import operators, queues
 from .roles import TemplateError, resolved, role_of, secrets_of, values_of
 
 __all__ = ["TemplateError", "environment_spec", "team_spec"]
@@ -74,6 +74,7 @@ def environment_spec(environment: Environment, *, connect_env: Mapping[str, str]
         success=template.get("success", {}).get("role", ""),
         topology=_topology(environment),
         queue=queues.order_of(environment),
+        operator=operators.chosen(template, environment.placement.get("operator", ""), {**values, **operators.amounts(shapes)}),
     )
 
 

@@ -82,7 +82,7 @@ def _node(body: Mapping[str, Any], node: str, roles: frozenset[str], path: Path)
         yield (*path, extra[0]), f"cannot stand beside {node}"
     if node == "$int":
         if not isinstance(body[node], str):
-            yield (*path, node), "must be a text, such as \"${resources.cpus}\""
+            yield (*path, node), 'must be a text, such as "${resources.cpus}"'
     elif body[node] not in roles:
         yield (*path, node), f"names no role; there are {', '.join(sorted(roles))}"
     if node == "$container" and body.get("field") not in CONTAINER_FIELDS:

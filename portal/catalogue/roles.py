@@ -156,6 +156,11 @@ def _variables(document: Mapping[str, Any], params: list[str]) -> Iterator[Fault
                 value = value.get(key, {})
             yield from _named(value, known, ("roles", index, *path))
     yield from _named(document.get("connect", {}), everywhere, ("connect",))
+    # An operator's object is about all roles, so of a role's own variables it has only what one replica takes.
+    last = variables.names_in(document, params, document["roles"][-1]["name"])
+    wider = everywhere | {name: kind for name, kind in last.items() if name.startswith("resources.")}
+    for index, operator in enumerate(document.get("operators", ())):
+        yield from _named(operator["body"], wider, ("operators", index, "body"))
 
 
 def _named(value: Any, known: Mapping[str, type], path: Path) -> Iterator[Fault]:

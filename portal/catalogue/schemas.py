@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .operators import OPERATORS
+
 _SLUG = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,58}[a-z0-9])?$"}
 _ROLE = {"type": "string", "pattern": "^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$"}
 _TEXTS = {
@@ -220,6 +222,8 @@ TEMPLATE = _document(
         "roles": {"type": "array", "minItems": 1, "items": TEMPLATE_ROLE},
         "secrets": SECRETS,
         "success": SUCCESS,
+        "operators": OPERATORS,
+        "needs_operator": {"type": "boolean"},
         "connect": _document([], {"env": _STRINGS, "snippet": {"type": "string"}}),
     },
 )

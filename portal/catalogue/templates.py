@@ -11,6 +11,7 @@ from portal.domain.shape import parse_bytes
 
 from . import choices, roles
 from .faults import Fault, Path, quantities
+from .operators import operator_faults
 
 # Spans of time in a template, and the least that each may be: what is looked at once a minute cannot be told in seconds.
 _SPANS: dict[Path, timedelta] = {
@@ -39,6 +40,9 @@ def faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     yield from wrong
     yield from roles.faults(document, None if wrong else params.get("properties", {}))
     yield from _success(document)
+    yield from (Fault(at, words) for at, words in operator_faults(document.get("operators", ()), [role["name"] for role in document["roles"]]))
+    if document.get("needs_operator") and not document.get("operators"):
+        yield Fault(("needs_operator",), "says nothing without `operators`")
 
 
 def _success(document: Mapping[str, Any]) -> Iterator[Fault]:

@@ -15,7 +15,7 @@ from .environments import (
     volume_purge,
 )
 from .expiry import environment_expire
-from .handover import queue_hand_over, queue_told
+from .handover import operator_chosen, queue_hand_over, queue_told
 from .idleness import activity_record, environment_in_use
 from .ledger import QuotaEffect
 from .notifications import notifications_read, notify
@@ -77,6 +77,7 @@ __all__ = [
     "nodes_observed",
     "notifications_read",
     "notify",
+    "operator_chosen",
     "preferences_set",
     "priority_for",
     "queue_admit",

@@ -1,4 +1,4 @@
-"""Waiting in another system's queue (Kueue, Volcano): the portal lets the environment go to it, and passes on what it says."""
+"""What others in the cluster do for an environment: a queue (Kueue, Volcano) that decides when it starts, an operator that makes its pods."""
 
 from __future__ import annotations
 
@@ -36,3 +36,16 @@ def queue_told(environment_id: UUID | str, queue: Mapping[str, Any]) -> bool:
         Environment.objects.filter(pk=environment.pk).update(queue=dict(queue))
         outbound.announce(environment, kind="observed")
         return True
+
+
+def operator_chosen(environment_id: UUID | str, key: str) -> str:
+    """Note which operator makes the pods of an admitted environment, empty for none; the one that was noted first counts until it is
+    admitted anew."""
+    with transaction.atomic():
+        environment = lock(environment_id)
+        if environment is None or environment.admitted_at is None:
+            return ""
+        if "operator" not in environment.placement:
+            Environment.objects.filter(pk=environment.pk).update(placement=environment.placement | {"operator": key})
+            return key
+        return str(environment.placement["operator"])
