@@ -14,7 +14,9 @@ from django.utils.translation import gettext as _
 from portal.domain.durations import parse_duration
 from portal.domain.lifecycle import Desired, State
 from portal.domain.models import Environment, User
+from portal.domain.params import in_order
 from portal.domain.services.requests import DEFAULT_MAX_EXPIRY
+from portal.domain.shape import parameters, scalable_param
 
 Text = str | Promise
 
@@ -147,6 +149,34 @@ def localized(texts: Any) -> str:
         return "" if texts is None else str(texts)
     language = get_language() or "en"
     return str(texts.get(language) or texts.get(language.split("-")[0]) or texts.get("en") or next(iter(texts.values()), ""))
+
+
+def shown_params(environment: Environment) -> list[tuple[str, str]]:
+    """Titles and values of its parameters, but for the number of workers, which is shown by itself."""
+    known, count = in_order(parameters(environment.template_spec)), scalable_param(environment.template_spec)
+    names = [*(name for name in known if name in environment.params), *(name for name in environment.params if name not in known)]
+    return [(localized(known.get(name, {}).get("title")) or name, _shown(environment.params[name], known.get(name, {}))) for name in names if name != count]
+
+
+def _shown(value: Any, rule: Mapping[str, Any]) -> str:
+    if isinstance(value, bool):
+        return _("yes") if value else _("no")
+    if isinstance(value, list):
+        return "\n".join(str(item) for item in value)
+    return localized((rule.get("titles") or {}).get(str(value))) or str(value)
+
+
+def kind_title(kind: str) -> str:
+    """Templates of one kind as a heading."""
+    return {"notebook": _("Notebooks"), "cluster": _("Clusters")}.get(kind, kind)
+
+
+FAMILIES = ("cpu", "gpu", "npu", "dcu", "mlu", "vpu", "tpu", "asic", "fpga")
+
+
+def family_title(family: str) -> str:
+    """A family of chips as a heading."""
+    return _("Without accelerators") if family == "cpu" else family.upper()
 
 
 def bytes_text(value: int) -> str:

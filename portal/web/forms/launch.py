@@ -7,14 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from portal.domain.models import Priority, Team, Template
+from portal.domain.params import in_order
 from portal.domain.shape import parameters
 
 from ..present import localized
 from .base import hour_choices
+from .params import param_field
 from .schedule import ScheduleFields
 
 PARAM = "param_"
@@ -53,7 +54,7 @@ class LaunchForm(ScheduleFields):
 
     @property
     def properties(self) -> Mapping[str, Any]:
-        return self.schema.get("properties") or {}
+        return in_order(self.schema)
 
     def prepare(self) -> None:
         super().prepare()
@@ -76,7 +77,7 @@ class LaunchForm(ScheduleFields):
         values: dict[str, Any] = {}
         for name in self.properties:
             value = self.cleaned_data.get(PARAM + name)
-            if value not in (None, ""):
+            if value not in (None, "", []):
                 values[name] = value
         return values
 
@@ -86,39 +87,5 @@ class LaunchForm(ScheduleFields):
 
     def field_of(self, key: str) -> str | None:
         name = key.replace("/", ".").removeprefix("params.")
-        return next((candidate for candidate in (key, PARAM + name) if candidate in self.fields), None) or super().field_of(key)
-
-
-def param_field(name: str, rule: Mapping[str, Any], *, required: bool) -> forms.Field:
-    """The form field of one property of a JSON Schema: enum, boolean, integer, number or string."""
-    common: dict[str, Any] = {
-        "label": localized(rule.get("title")) or name,
-        "help_text": localized(rule.get("description")),
-        "initial": rule.get("default"),
-        "required": required and "default" not in rule,
-    }
-    if "enum" in rule:
-        return EnumField(options=list(rule["enum"]), titles=rule.get("titles") or {}, **common)
-    kind = rule.get("type")
-    if kind == "boolean":
-        return forms.BooleanField(**{**common, "required": False})
-    if kind in {"integer", "number"}:
-        # limits are shown to the browser but judged by the service alone, so that its words are the only ones
-        attrs = {html: str(rule[key]) for key, html in (("minimum", "min"), ("maximum", "max"), ("multipleOf", "step")) if key in rule}
-        if kind == "integer":
-            return forms.IntegerField(widget=forms.NumberInput(attrs=attrs), **common)
-        return forms.FloatField(widget=forms.NumberInput(attrs={"step": "any", **attrs}), **common)
-    return forms.CharField(max_length=rule.get("maxLength", 4000), strip=False, **common)
-
-
-class EnumField(forms.ChoiceField):
-    """A choice among JSON values of any type; cleans to the value itself, not to its text."""
-
-    def __init__(self, *, options: list[Any], titles: Mapping[str, Any], **kwargs: Any) -> None:
-        self._values = {str(option): option for option in options}
-        choices: list[tuple[str, str | Promise]] = [(text, localized(titles.get(text)) or text) for text in self._values]
-        super().__init__(choices=choices, **kwargs)
-
-    def clean(self, value: Any) -> Any:
-        text = super().clean(value)
-        return self._values.get(text)
+        names = (key, PARAM + name, PARAM + name.split(".")[0])  # one item of a list is shown at the list
+        return next((candidate for candidate in names if candidate in self.fields), None) or super().field_of(key)

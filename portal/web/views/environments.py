@@ -89,6 +89,7 @@ def detail_context(environment: Environment, user: User) -> dict[str, Any]:
     return {
         "section": "environments",
         "environment": environment,
+        "params": present.shown_params(environment),
         "next_version": selectors.next_version(environment),
         "observed": observed,
         "replicas": replicas,

@@ -14,9 +14,10 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from portal.domain import selectors, services
-from portal.domain.allowed import why_not
+from portal.domain.allowed import family_of, why_not
 from portal.domain.errors import DomainError, NotFound
 from portal.domain.models import Priority, Team, Template, User
+from portal.domain.selectors import FlavorCapacity
 from portal.domain.services.requests import Preview, check_expiry
 
 from .. import present
@@ -24,12 +25,16 @@ from ..forms import LaunchForm
 from ..http import page, signed_in
 from ..present import longest_expiry
 
+FEW = 6  # templates that are looked through without a search
+
 
 @require_GET
 @page
 def choose(request: HttpRequest) -> HttpResponse:
-    """The templates as cards."""
-    context = {"section": "launch", "templates": selectors.templates_enabled(), "teams": _teams(signed_in(request))}
+    """The templates as cards, those of one kind together."""
+    rows = list(selectors.templates_enabled())
+    groups = [(present.kind_title(kind), [row for row in rows if row.kind == kind]) for kind in Template.Kind.values]
+    context = {"section": "launch", "groups": [group for group in groups if group[1]], "many": len(rows) > FEW, "teams": _teams(signed_in(request))}
     return render(request, "web/launch.html", context)
 
 
@@ -149,9 +154,18 @@ def _request_of(launch_form: LaunchForm, user: User) -> dict[str, Any]:
     }
 
 
+def _by_family(flavors: list[FlavorCapacity]) -> list[tuple[str, list[FlavorCapacity]]]:
+    """Flavors under the titles of their families of chips."""
+    groups: dict[str, list[FlavorCapacity]] = {}
+    for item in flavors:
+        groups.setdefault(family_of(item.flavor), []).append(item)
+    order = {family: number for number, family in enumerate(present.FAMILIES)}
+    return [(present.family_title(family), groups[family]) for family in sorted(groups, key=lambda family: (order.get(family, len(order)), family))]
+
+
 def _form_page(request: HttpRequest, row: Template, launch_form: LaunchForm, status: int = 200) -> HttpResponse:
     user = signed_in(request)
     flavors = [item for item in selectors.flavors_with_capacity(user) if not why_not(row.spec, item.flavor)]
     chosen = launch_form["flavor"].value() or next((item.flavor.slug for item in flavors if item.capacity.fits), "")
-    context = {"section": "launch", "template": row, "form": launch_form, "flavors": flavors, "chosen": chosen, "teams": _teams(user)}
+    context = {"section": "launch", "template": row, "form": launch_form, "groups": _by_family(flavors), "chosen": chosen, "teams": _teams(user)}
     return render(request, "web/launch_form.html", context, status=status)
