@@ -13,12 +13,12 @@ from .spec import DeviceClaim, EnvironmentSpec, Resources, Role
 Document = dict[str, Any]
 
 CLAIM = "devices"  # name of a claim within its pod; several are numbered
-_CLASS_QUOTA = ".deviceclass.resource.k8s.io/devices"
+CLASS_QUOTA = ".deviceclass.resource.k8s.io/devices"
 
 
 def quota_key(device_class: str) -> str:
     """Key under which a ResourceQuota, and this project, counts devices that are claimed of a class."""
-    return device_class + _CLASS_QUOTA
+    return device_class + CLASS_QUOTA
 
 
 def amounts(resources: Resources) -> dict[str, int]:

@@ -103,7 +103,7 @@ def _rounds(context: Context, held: Lease) -> float:
 
 
 def _reloaded(context: Context) -> Context:
-    rows = Environment.objects.select_related("team", "owner", "template", "flavor__accelerator", "volume")
+    rows = Environment.objects.select_related("team", "owner", "template", "flavor__accelerator", "flavor__network", "volume")
     return Context(environment=rows.get(pk=context.environment.pk), cluster=context.cluster, hub=context.hub)
 
 

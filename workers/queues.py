@@ -13,6 +13,7 @@ from k8s import cluster as api
 from k8s import errors, queues
 from k8s.cluster import Cluster
 from k8s.spec import EnvironmentSpec, QueueOrder
+from portal.domain import selectors
 from portal.domain.models import Environment, Priority
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def order_of(environment: Environment) -> QueueOrder | None:
     if system not in queues.SYSTEMS:
         return None
     scheduling = environment.template_spec.get("scheduling") or {}
-    topology = scheduling.get("topology") or {}
+    topology = selectors.nearness_of(environment.template_spec, environment.flavor.network)
     usual = settings.KUEUE_LOCAL_QUEUE if system == queues.KUEUE else settings.VOLCANO_QUEUE
     return QueueOrder(
         system=system,

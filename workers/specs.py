@@ -7,31 +7,27 @@ from collections.abc import Mapping
 from django.conf import settings
 
 from k8s import names
-from k8s.spec import Devices, EnvironmentSpec, Home, Resources, TeamSpec, Topology
+from k8s.devices import CLASS_QUOTA
+from k8s.spec import EnvironmentSpec, Home, TeamSpec, Topology
 from portal.domain.models import Accelerator, Environment, Quota, Team
 from portal.domain.quantities import ACCELERATORS, weight_thousandths
-from portal.domain.shape import FlavorShape, RoleShape, role_shapes
+from portal.domain.shape import role_shapes
 
 from . import operators, queues
+from .chips import resources_of
 from .roles import TemplateError, resolved, role_of, secrets_of, values_of
 
 __all__ = ["TemplateError", "environment_spec", "team_spec"]
 
 
 def environment_spec(environment: Environment, *, connect_env: Mapping[str, str] | None = None) -> EnvironmentSpec:
-    """The spec of a row, with `select_related` of team, owner, flavor__accelerator and volume.
+    """The spec of a row, with `select_related` of team, owner, flavor__accelerator, flavor__network and volume.
 
     `connect_env`: variables by which a notebook finds its owner's clusters; those of the template win. Raises TemplateError.
     """
     template, flavor = environment.template_spec, environment.flavor
     accelerator = flavor.accelerator if flavor.accelerator_count else None
-    shape = FlavorShape(
-        cpu_millis=flavor.cpu_millis,
-        memory_bytes=flavor.memory_bytes,
-        shm_bytes=flavor.shm_bytes,
-        accelerator=accelerator.slug if accelerator else "",
-        accelerator_count=flavor.accelerator_count if accelerator else 0,
-    )
+    shape = flavor.shape()
     base = names.object_name(environment.name, str(environment.id))
     bare = EnvironmentSpec(
         id=str(environment.id),
@@ -50,7 +46,7 @@ def environment_spec(environment: Environment, *, connect_env: Mapping[str, str]
     family = accelerator.family if accelerator else ""
     extra = connect_env or {}
     roles = tuple(
-        role_of(document, one, _resources(one, accelerator), values, family=family, extra_env=extra)
+        role_of(document, one, resources_of(one, accelerator, flavor.network), values, family=family, extra_env=extra)
         for document, one in zip(template["roles"], shapes, strict=True)
     )
     connect = template.get("connect", {})
@@ -90,23 +86,6 @@ def _home(environment: Environment) -> Home | None:
     return Home(claim=volume.claim, size_bytes=volume.size_bytes, storage_class=settings.STORAGE_CLASS, mount_path=home.get("mount_path", "/home/jovyan"))
 
 
-def _resources(shape: RoleShape, accelerator: Accelerator | None) -> Resources:
-    devices = None
-    if accelerator is not None and shape.accelerator_count:
-        devices = Devices(
-            slug=accelerator.slug,
-            resource_key=accelerator.resource_key,
-            count=shape.accelerator_count,
-            node_selector=accelerator.node_selector,
-            tolerations=tuple(accelerator.tolerations),
-            runtime_class=accelerator.runtime_class,
-            scheduler_name=accelerator.scheduler_name,
-            annotations=accelerator.annotations,
-            env=accelerator.env,
-        )
-    return Resources(cpu_millis=shape.cpu_millis, memory_bytes=shape.memory_bytes, shm_bytes=shape.shm_bytes, devices=devices)
-
-
 # --- teams ---------------------------------------------------------------------
 
 # Quota resource -> keys of ResourceQuota, and how an amount is written there
@@ -140,24 +119,36 @@ def _hard(team: Team) -> dict[str, str]:
     for resource, (keys, form) in _HARD.items():
         if (bound := bounds.get(resource)) is not None:
             hard.update({key: form.format(bound) for key in keys})
-    return hard | {f"requests.{key}": str(count) for key, count in sorted(_devices(bounds).items())}
+    return hard | {_hard_key(key): str(count) for key, count in sorted(_devices(bounds).items())}
+
+
+def _hard_key(key: str) -> str:
+    """Claimed devices are counted under their class's own key, extended resources among the requests."""
+    return key if key.endswith(CLASS_QUOTA) else f"requests.{key}"
 
 
 def _devices(bounds: Mapping[str, int | None]) -> dict[str, int]:
-    """Most devices of each key. Several accelerators may share one: it is bounded when each of them is (one that nobody granted counts
-    as 0), or when all accelerators together are, by the lightest of those that share it."""
+    """Most of each key. Several accelerators may share one: it is bounded when each of them is (one that nobody granted counts as 0), or when
+    all accelerators together are, by the granted one that gets most of it for its weight. Of a share's further keys, each device takes its part."""
     sums: dict[str, int | None] = {}
-    lightest: dict[str, int] = {}
-    for accelerator in Accelerator.objects.all():
-        key, bound = accelerator.resource_key, bounds.get(f"accelerator:{accelerator.slug}", 0)
-        before = sums.get(key, 0)
-        sums[key] = None if bound is None or before is None else before + bound
-        weight = weight_thousandths(accelerator.quota_weight)
-        lightest[key] = min(weight, lightest.get(key, weight))
     together = bounds.get(ACCELERATORS)
-    if together is not None:
-        for key, weight in lightest.items():
-            if weight:
-                most, one_by_one = together // weight, sums[key]
-                sums[key] = most if one_by_one is None else min(most, one_by_one)
+    most: dict[str, int | None] = {}  # by the weighted limit of all together; None: one that shares it weighs nothing
+    for accelerator in Accelerator.objects.all():
+        bound = bounds.get(f"accelerator:{accelerator.slug}", 0)
+        weight = weight_thousandths(accelerator.quota_weight)
+        for key, amount in _per_device(accelerator).items():
+            before = sums.get(key, 0)
+            sums[key] = None if bound is None or before is None else before + bound * amount
+            if together is not None and bound != 0:
+                reach, known = together // weight * amount if weight else None, most.get(key, 0)
+                most[key] = None if reach is None or known is None else max(known, reach)
+    for key, reach in most.items():
+        one_by_one = sums[key]
+        if reach is not None:
+            sums[key] = reach if one_by_one is None else min(reach, one_by_one)
     return {key: count for key, count in sums.items() if count is not None}
+
+
+def _per_device(accelerator: Accelerator) -> dict[str, int]:
+    """What a ResourceQuota counts for one device. It knows a class of claimed devices, not what selectors leave of it."""
+    return {key.partition("#")[0]: amount for key, amount in accelerator.amounts(1).items()}

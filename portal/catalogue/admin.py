@@ -9,8 +9,9 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from portal.domain import services
-from portal.domain.models import Accelerator, Flavor, Priority, Template
+from portal.domain.models import Accelerator, Flavor, Network, Priority, Template
 
+from . import rows
 from .loader import beside, known_slugs
 from .validator import faults_of
 
@@ -47,16 +48,70 @@ class TemplateAdmin(_Catalogue):
         obj.pk = services.template_store(spec=obj.spec, enabled=obj.enabled).pk
 
 
+class _RowForm(forms.ModelForm):
+    """Columns that are checked as the document they come from, each fault at its column."""
+
+    kind = ""
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        if self.errors:
+            return
+        for fault in faults_of(self.kind, rows.document_of(self.instance), known_slugs()):
+            column = rows.COLUMNS.get(str(fault.path[0]), str(fault.path[0])) if fault.path else ""
+            self.add_error(column if column in self.fields else None, f"{fault.field}: {fault.message}")
+
+
+class FlavorForm(_RowForm):
+    kind = "flavor"
+
+    class Meta:
+        model = Flavor
+        fields = "__all__"
+
+
+class AcceleratorForm(_RowForm):
+    kind = "accelerator"
+
+    class Meta:
+        model = Accelerator
+        fields = "__all__"
+
+
+class NetworkForm(_RowForm):
+    kind = "network"
+
+    class Meta:
+        model = Network
+        fields = "__all__"
+
+
+class _Rows(_Catalogue):
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["slug"] if obj else []  # quotas and environments name it
+
+
 @admin.register(Flavor)
-class FlavorAdmin(_Catalogue):
-    list_display = ["slug", "cpu_millis", "memory_bytes", "accelerator", "accelerator_count", "position", "enabled"]
-    list_filter = ["enabled", "accelerator"]
+class FlavorAdmin(_Rows):
+    form = FlavorForm
+    list_display = ["slug", "cpu_millis", "memory_bytes", "accelerator", "accelerator_count", "network", "position", "enabled"]
+    list_filter = ["enabled", "accelerator__family", "network"]
+    list_select_related = ["accelerator", "network"]
+
+
+@admin.register(Network)
+class NetworkAdmin(_Rows):
+    form = NetworkForm
+    list_display = ["slug", "kind", "resource_key", "enabled"]
+    list_filter = ["kind", "enabled"]
 
 
 @admin.register(Accelerator)
-class AcceleratorAdmin(_Catalogue):
-    list_display = ["slug", "family", "vendor", "resource_key", "enabled"]
-    list_filter = ["family", "enabled"]
+class AcceleratorAdmin(_Rows):
+    form = AcceleratorForm
+    list_display = ["slug", "family", "vendor", "sharing", "resource_key", "quota_weight", "cost_per_hour", "enabled"]
+    list_filter = ["family", "vendor", "sharing", "enabled"]
+    search_fields = ["slug", "vendor", "model", "resource_key"]
 
     def save_model(self, request: HttpRequest, obj: Accelerator, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)

@@ -1,6 +1,6 @@
 """Reads the catalogue's YAML files and puts them into the database, all or nothing.
 
-A folder holds `accelerators/`, `flavors/`, `templates/` and `priorities/`, one document per file. The files win over what the database has for the
+A folder holds `accelerators/`, `networks/`, `flavors/`, `templates/` and `priorities/`, one document per file. The files win over what the database has for the
 same slug, but for `enabled` and the teams of a priority, which belong to the admin. Rows whose file is gone are left alone: environments may still name them.
 """
 
@@ -16,14 +16,14 @@ from django.db import DatabaseError, transaction
 
 from portal.domain import services
 from portal.domain.errors import DomainError
-from portal.domain.models import Accelerator, Flavor, Priority, Template
-from portal.domain.shape import parse_bytes, parse_cpu
+from portal.domain.models import Accelerator, Flavor, Network, Priority, Template
 
+from . import rows
 from .faults import Fault, Path
 from .validator import faults_of
 
 BUILTIN = FilePath(__file__).parent / "builtin"
-FOLDERS = {"accelerator": "accelerators", "flavor": "flavors", "template": "templates", "priority": "priorities"}
+FOLDERS = {"accelerator": "accelerators", "network": "networks", "flavor": "flavors", "template": "templates", "priority": "priorities"}
 
 
 class CatalogueError(Exception):
@@ -134,7 +134,7 @@ def read_all(folders: Iterable[FilePath]) -> list[Document]:
 
 def known_slugs(documents: Iterable[Document] = ()) -> dict[str, set[str]]:
     """Of each kind, the slugs that documents may name: those of the documents themselves and those in the database."""
-    models: dict[str, Any] = {"accelerator": Accelerator, "flavor": Flavor, "template": Template, "priority": Priority}
+    models: dict[str, Any] = {"accelerator": Accelerator, "network": Network, "flavor": Flavor, "template": Template, "priority": Priority}
     known = {kind: set(model.objects.values_list("slug", flat=True)) for kind, model in models.items()}
     for document in documents:
         slug = document.data.get("slug") if isinstance(document.data, dict) else None
@@ -153,7 +153,7 @@ def load(folders: Iterable[FilePath] = (BUILTIN,), *, check: bool = False) -> di
     documents = read_all(folders)
     counts = dict.fromkeys(FOLDERS, 0)
     with transaction.atomic():
-        for kind, store in (("accelerator", _accelerator), ("flavor", _flavor), ("priority", _priority), ("template", _template)):
+        for kind, store in _STORES.items():
             for document in documents:
                 if document.kind == kind:
                     try:
@@ -170,25 +170,17 @@ def load(folders: Iterable[FilePath] = (BUILTIN,), *, check: bool = False) -> di
 
 
 def _accelerator(document: Document) -> None:
-    data = document.data
-    fields = ("title", "family", "vendor", "model", "resource_key", "node_selector", "tolerations", "runtime_class", "scheduler_name", "annotations", "env")
-    empty: dict[str, Any] = {"tolerations": [], "node_selector": {}, "annotations": {}, "env": {}}
-    values = {field: data.get(field, empty.get(field, "")) for field in fields}
-    values |= {"memory_bytes": parse_bytes(str(data["memory"])) if "memory" in data else None, "quota_weight": float(data.get("quota_weight", 1))}
-    Accelerator.objects.update_or_create(slug=data["slug"], defaults=values)
+    Accelerator.objects.update_or_create(slug=document.data["slug"], defaults=rows.accelerator(document.data))
+
+
+def _network(document: Document) -> None:
+    Network.objects.update_or_create(slug=document.data["slug"], defaults=rows.network(document.data))
 
 
 def _flavor(document: Document) -> None:
-    data = document.data
-    values = {
-        "title": data["title"],
-        "cpu_millis": parse_cpu(str(data["cpu"])),
-        "memory_bytes": parse_bytes(str(data["memory"])),
-        "shm_bytes": parse_bytes(str(data["shm"])) if "shm" in data else 0,
-        "accelerator": Accelerator.objects.get(slug=data["accelerator"]) if "accelerator" in data else None,
-        "accelerator_count": data.get("accelerator_count", 0),
-        "position": data.get("position", 100),
-    }
+    data, values = document.data, rows.flavor(document.data)
+    values["accelerator"] = Accelerator.objects.get(slug=data["accelerator"]) if "accelerator" in data else None
+    values["network"] = Network.objects.get(slug=data["network"]) if "network" in data else None
     Flavor.objects.update_or_create(slug=data["slug"], defaults=values)
 
 
@@ -202,3 +194,7 @@ def _priority(document: Document) -> None:
     values = {"title": data["title"], "value": data["value"]}
     values |= {"everyone": data.get("everyone", True), "leads_only": data.get("leads_only", False), "preempts": data.get("preempts", False)}
     Priority.objects.update_or_create(slug=data["slug"], defaults=values)
+
+
+# In the order in which they are stored: what others name goes first.
+_STORES = {"accelerator": _accelerator, "network": _network, "flavor": _flavor, "priority": _priority, "template": _template}

@@ -26,6 +26,11 @@ def _document(required: list[str], properties: dict[str, Any]) -> dict[str, Any]
     return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
 
 
+_KEY = {"type": "string", "maxLength": 120, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"}
+_CAPABILITIES = {"type": "array", "items": {"type": "string", "pattern": "^[A-Z][A-Z_]{1,38}[A-Z]$"}, "uniqueItems": True}
+_TOPOLOGY = _document(["level", "mode"], {"level": _SLUG, "mode": {"enum": ["required", "preferred"]}})
+
+
 def _one_of(*forms: tuple[str | None, dict[str, Any]]) -> dict[str, Any]:
     """One of several forms, told apart by a key of theirs (None: it is no object; "": any object), so that a fault is told of the form
     that was meant and not as "not valid under any of the given schemas". The last form counts where no key tells."""
@@ -37,7 +42,7 @@ def _one_of(*forms: tuple[str | None, dict[str, Any]]) -> dict[str, Any]:
 
 
 ACCELERATOR = _document(
-    ["slug", "title", "family", "resource_key"],
+    ["slug", "title", "family"],
     {
         "slug": _SLUG,
         "title": _TEXTS,
@@ -45,7 +50,17 @@ ACCELERATOR = _document(
         "vendor": {"type": "string", "maxLength": 60},
         "model": {"type": "string", "maxLength": 60},
         "memory": _QUANTITY,
-        "resource_key": {"type": "string", "maxLength": 120, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"},
+        "resource_key": _KEY,
+        "resources": {"type": "object", "propertyNames": _KEY, "additionalProperties": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}},
+        "dra": _document(
+            ["device_class"],
+            {
+                "device_class": {"type": "string", "maxLength": 200, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
+                "selectors": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 10000}, "maxItems": 32},
+            },
+        ),
+        "sharing": {"enum": ["whole", "mig", "time-slice", "mps", "hami", "vnpu", "dra"]},
+        "slice_of": _SLUG,
         "node_selector": _STRINGS,
         "tolerations": {
             "type": "array",
@@ -62,9 +77,28 @@ ACCELERATOR = _document(
         },
         "runtime_class": {"type": "string", "maxLength": 60},
         "scheduler_name": {"type": "string", "maxLength": 60},
+        "labels": _STRINGS,
         "annotations": _STRINGS,
         "env": _STRINGS,
-        "quota_weight": {"type": "number", "minimum": 0},
+        "capabilities": _CAPABILITIES,
+        "quota_weight": {"type": "number", "minimum": 0, "maximum": 1000},
+        "cost_per_hour": {"type": "number", "minimum": 0, "maximum": 1000000},
+        "source": {"type": "string", "maxLength": 300},
+    },
+)
+
+NETWORK = _document(
+    ["slug", "title", "kind"],
+    {
+        "slug": _SLUG,
+        "title": _TEXTS,
+        "kind": {"enum": ["tcp", "rdma"]},
+        "resource_key": _KEY,
+        "annotations": _STRINGS,
+        "capabilities": _CAPABILITIES,
+        "env": _STRINGS,
+        "topology": _TOPOLOGY,
+        "source": {"type": "string", "maxLength": 300},
     },
 )
 
@@ -76,8 +110,11 @@ FLAVOR = _document(
         "cpu": _QUANTITY,
         "memory": _QUANTITY,
         "shm": _QUANTITY,
+        "ephemeral_storage": _QUANTITY,
         "accelerator": _SLUG,
         "accelerator_count": {"type": "integer", "minimum": 1, "maximum": 1024},
+        "network": _SLUG,
+        "network_count": {"type": "integer", "minimum": 1, "maximum": 64},
         "position": _COUNT,
     },
 )
@@ -166,7 +203,7 @@ IDLE = _document(
 SCHEDULING = _document(
     [],
     {
-        "topology": _document(["level", "mode"], {"level": _SLUG, "mode": {"enum": ["required", "preferred"]}}),
+        "topology": _TOPOLOGY,
         "preemptible": {"type": "boolean"},
         "preempt_grace": {"type": "string"},
         "queue": {"type": "string", "maxLength": 63},

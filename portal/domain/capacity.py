@@ -28,6 +28,9 @@ class Need:
     """What one replica asks of a node. CPU in millicores, memory in bytes, other keys in devices."""
 
     resources: Mapping[str, int]
+    count_key: str = ""  # key of the devices by which it is known to people; empty: the first there is
+    # Keys that only count where a node tells how much it has: shares of a chip that the vendor's own scheduler keeps account of.
+    soft: frozenset[str] = frozenset()
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
 
@@ -39,12 +42,17 @@ class Need:
     @cached_property
     def key(self) -> tuple[Any, ...]:
         """Equal for needs that the same nodes can meet with the same room."""
-        return self.items, tuple(sorted(self.node_selector.items())), tuple(sorted(repr(sorted(each.items())) for each in self.tolerations))
+        return self.items, self.soft, tuple(sorted(self.node_selector.items())), tuple(sorted(repr(sorted(each.items())) for each in self.tolerations))
 
     @cached_property
     def devices(self) -> frozenset[str]:
         """Resource keys beyond CPU and memory."""
         return frozenset(key for key, amount in self.resources.items() if amount > 0 and key not in COMMON)
+
+    @cached_property
+    def main_key(self) -> str:
+        """The key whose devices people count; empty: it needs none."""
+        return self.count_key or min(self.devices, default="")
 
 
 # What every node has; anything else is a device that some nodes are kept for.
@@ -115,6 +123,8 @@ def count_in(room: Mapping[str, int], need: Need) -> int:
     """Replicas that fit into `room`."""
     count = _NO_LIMIT
     for key, amount in need.items:
+        if key not in room and key in need.soft:
+            continue
         fit = room.get(key, 0) // amount
         if fit < count:
             if fit <= 0:
@@ -152,9 +162,10 @@ def _too_big(best: Mapping[str, int], need: Need) -> str:
     def amount(key: str, value: int) -> str:
         if key == "cpu":
             return f"{value / 1000:g} CPU"
-        return f"{value / 2**30:.1f} GiB memory" if key == "memory" else f"{value} {key}"
+        return f"{value / 2**30:.1f} GiB {key}" if key in ("memory", "ephemeral-storage") else f"{value} {key}"
 
-    short = [f"{amount(key, wanted)} (the largest node has {amount(key, best[key])})" for key, wanted in need.resources.items() if best[key] < wanted]
+    asked = {key: wanted for key, wanted in need.resources.items() if best[key] or key not in need.soft}
+    short = [f"{amount(key, wanted)} (the largest node has {amount(key, best[key])})" for key, wanted in asked.items() if best[key] < wanted]
     if short:
         return "no node has " + " or ".join(short)
-    return "no single node has all of " + ", ".join(amount(key, wanted) for key, wanted in need.resources.items())
+    return "no single node has all of " + ", ".join(amount(key, wanted) for key, wanted in asked.items())

@@ -37,8 +37,12 @@ class RoleShape:
     cpu_millis: int
     memory_bytes: int
     shm_bytes: int = 0
+    ephemeral_bytes: int = 0  # 0: not limited
     accelerator: str = ""  # slug
     accelerator_count: int = 0
+    network: str = ""  # slug
+    network_key: str = ""  # resource key of its devices; empty: they are not counted
+    network_count: int = 0
     scalable: bool = False
 
 
@@ -49,8 +53,12 @@ class FlavorShape:
     cpu_millis: int
     memory_bytes: int
     shm_bytes: int = 0
+    ephemeral_bytes: int = 0
     accelerator: str = ""
     accelerator_count: int = 0
+    network: str = ""
+    network_key: str = ""
+    network_count: int = 0
 
 
 WORKERS = "workers"  # the parameter that a range of replicas stands for
@@ -113,8 +121,12 @@ def role_shapes(template_spec: Mapping[str, Any], params: Mapping[str, Any], fla
                 cpu_millis=shape.cpu_millis,
                 memory_bytes=shape.memory_bytes,
                 shm_bytes=shape.shm_bytes,
+                ephemeral_bytes=shape.ephemeral_bytes,
                 accelerator=shape.accelerator,
                 accelerator_count=shape.accelerator_count,
+                network=shape.network,
+                network_key=shape.network_key,
+                network_count=shape.network_count,
                 scalable=scalable,
             )
         )
@@ -125,12 +137,14 @@ def _shape(own: Mapping[str, Any], flavor: FlavorShape) -> FlavorShape:
     """What one replica of a role takes, by its `resources`."""
     if "share" in own:
         part = float(own["share"])
-        changes: dict[str, Any] = {} if own.get("accelerators") else {"accelerator": "", "accelerator_count": 0}
+        without = {"accelerator": "", "accelerator_count": 0, "network": "", "network_key": "", "network_count": 0}
+        changes: dict[str, Any] = {} if own.get("accelerators") else without
         return replace(
             flavor,
             cpu_millis=max(1, round(flavor.cpu_millis * part)),
             memory_bytes=max(_MIB, round(flavor.memory_bytes * part) // _MIB * _MIB),
             shm_bytes=round(flavor.shm_bytes * part) // _MIB * _MIB,
+            ephemeral_bytes=round(flavor.ephemeral_bytes * part) // _MIB * _MIB,
             **changes,
         )
     if own:

@@ -28,7 +28,7 @@ class World:
 
 def row(environment_id: Any) -> Environment:
     """The row as the workers read it."""
-    return Environment.objects.select_related("team", "owner", "template", "flavor__accelerator", "volume").get(pk=environment_id)
+    return Environment.objects.select_related("team", "owner", "template", "flavor__accelerator", "flavor__network", "volume").get(pk=environment_id)
 
 
 @pytest.fixture(autouse=True)

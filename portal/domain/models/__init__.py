@@ -1,10 +1,11 @@
 """Every table of the portal."""
 
 from .approval import Approval, ApprovalRule
-from .catalogue import Accelerator, Flavor, Priority, Template, TemplateVersion
+from .catalogue import Accelerator, Flavor, Network, Priority, Template, TemplateVersion
 from .coordination import Mutex, Tick
 from .environment import Environment, IdempotencyKey, LogArchive, Volume
 from .event import Event
+from .exception import PodException
 from .node import Node
 from .notification import Notification
 from .team import Membership, Quota, Team
@@ -23,8 +24,10 @@ __all__ = [
     "LogArchive",
     "Membership",
     "Mutex",
+    "Network",
     "Node",
     "Notification",
+    "PodException",
     "Priority",
     "Quota",
     "Team",

@@ -47,7 +47,8 @@ class Room:
             free = self.free.get(name)
             if free is not None:
                 for key, amount in amounts.items():
-                    free[key] = free.get(key, 0) - amount
+                    if key in free:  # else the node does not say how much it has
+                        free[key] -= amount
 
     def give(self, load: Load) -> None:
         self._full.clear()
@@ -55,7 +56,8 @@ class Room:
             free = self.free.get(name)
             if free is not None:
                 for key, amount in amounts.items():
-                    free[key] = free.get(key, 0) + amount
+                    if key in free:
+                        free[key] += amount
 
     def usable(self, need: Need) -> tuple[str, ...]:
         """Nodes, up or not, on which a pod may be placed if there is room."""
@@ -135,7 +137,7 @@ def _by_size(pods: Iterable[Pods]) -> list[Pods]:
     """Roles that ask for most per pod first: devices, then CPU, then memory."""
 
     def size(each: Pods) -> tuple[int, int, int, str]:
-        devices = sum(each.need.resources[key] for key in each.need.devices)
+        devices = each.need.resources.get(each.need.main_key, 0)
         return -devices, -each.need.resources.get("cpu", 0), -each.need.resources.get("memory", 0), each.role
 
     return sorted((each for each in pods if each.count > 0), key=size)
@@ -173,7 +175,8 @@ def _enough(free: Mapping[str, Mapping[str, int]], names: Iterable[str], need: N
 
 def _change(free: dict[str, int], need: Need, count: int) -> None:
     for key, amount in need.items:
-        free[key] = free.get(key, 0) + amount * count
+        if key in free:
+            free[key] += amount * count
 
 
 def _foreign(free: Mapping[str, int], need: Need) -> bool:

@@ -15,14 +15,14 @@ def ahead_of(count: int) -> str:
 
 def largest(pods: tuple[Pods, ...]) -> Pods:
     """The role that is hardest to place."""
-    return max(pods, key=lambda each: (sum(each.need.resources[key] for key in each.need.devices), each.need.resources.get("cpu", 0), each.count))
+    return max(pods, key=lambda each: (each.need.resources.get(each.need.main_key, 0), each.need.resources.get("cpu", 0), each.count))
 
 
 def waiting_for_room(one: Waiting, room: Room, ahead: int) -> str:
     """What it waits for, and how much of that is free on nodes that it may use."""
     hard = largest(one.pods)
     if hard.need.devices:
-        key = sorted(hard.need.devices)[0]
+        key = hard.need.main_key
         wanted, free = sum(each.count * each.need.resources.get(key, 0) for each in one.pods), room.amount(hard.need, key)
     else:
         wanted, free = hard.count, room.count(hard.need)

@@ -14,7 +14,7 @@ from .capacity import (
 from .due import due, environments_due, environments_expired, volumes_to_purge
 from .environments import archive_read, archives_of, clusters_of, environment_get, environments_visible_to, events_after
 from .notifications import notifications_of
-from .picture import need_of
+from .picture import nearness_of, need_of
 from .queue import QueueEntry, queue_needs_a_look, queue_of
 from .teams import leads_of, platform_admins, quota_rows, teams_led_by, volumes_visible_to
 from .timed import environments_with_idle_rule
@@ -45,6 +45,7 @@ __all__ = [
     "flavors_of",
     "flavors_with_capacity",
     "leads_of",
+    "nearness_of",
     "need_of",
     "next_version",
     "notifications_of",

@@ -72,10 +72,10 @@ def _headroom(user: User, flavor: Flavor) -> int | None:
 def flavors_with_capacity(user: User | None = None) -> Sequence[FlavorCapacity]:
     """Enabled flavors with what the nodes hold of each."""
     nodes, result = nodes_with_promises(timezone.now()), []
-    for flavor in Flavor.objects.filter(enabled=True).select_related("accelerator"):
-        if flavor.accelerator and not flavor.accelerator.enabled:
+    for flavor in Flavor.objects.filter(enabled=True).select_related("accelerator", "network"):
+        if (flavor.accelerator and not flavor.accelerator.enabled) or (flavor.network and not flavor.network.enabled):
             continue
-        capacity = capacity_for(nodes, need_of(flavor, flavor.accelerator))
+        capacity = capacity_for(nodes, need_of(flavor.shape(), flavor.accelerator))
         headroom = _headroom(user, flavor) if user is not None else None
         starts = capacity.free if headroom is None else min(capacity.free, headroom)
         result.append(FlavorCapacity(flavor=flavor, capacity=capacity, starts_now=starts))
@@ -87,7 +87,7 @@ def accelerators_with_capacity() -> Sequence[AcceleratorCapacity]:
     nodes, result = nodes_with_promises(timezone.now()), []
     for accelerator in Accelerator.objects.filter(enabled=True):
         selector = dict(settings.NODE_SELECTOR) | accelerator.node_selector
-        key = accelerator.resource_key
+        key = accelerator.device_key
         mine = [n for n in nodes if n.allocatable.get(key, 0) and all(n.labels.get(label) == value for label, value in selector.items())]
         total, used = sum(n.allocatable[key] for n in mine), sum(n.used.get(key, 0) for n in mine)
         free = sum(max(0, n.allocatable[key] - n.used.get(key, 0)) for n in mine if n.ready)

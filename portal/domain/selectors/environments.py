@@ -15,7 +15,7 @@ from .teams import teams_led_by
 
 def environments_visible_to(user: User) -> QuerySet[Environment]:
     """All that `user` may see, deleted ones included; nothing for an inactive or anonymous user."""
-    query = Environment.objects.select_related("team", "owner", "template", "flavor__accelerator", "volume")
+    query = Environment.objects.select_related("team", "owner", "template", "flavor__accelerator", "flavor__network", "volume")
     if not user.is_active or not user.is_authenticated:
         return query.none()
     if user.is_staff:
@@ -56,4 +56,4 @@ def clusters_of(owner: User, team: Team | None = None) -> QuerySet[Environment]:
     query = Environment.objects.filter(owner=owner, kind=Template.Kind.CLUSTER, desired=Desired.RUNNING, state__in=[State.PROVISIONING, State.RUNNING])
     if team is not None:
         query = query.filter(team=team)
-    return query.select_related("team", "owner", "template", "flavor__accelerator").order_by("name")
+    return query.select_related("team", "owner", "template", "flavor__accelerator", "flavor__network").order_by("name")

@@ -15,7 +15,7 @@ from django.db.models import Q, QuerySet
 from ..capacity import Need, NodeLike
 from ..durations import parse_duration
 from ..lifecycle import Desired, State
-from ..models import Accelerator, Environment, Flavor, Node, Priority, Usage
+from ..models import Accelerator, Environment, Network, Node, Priority, Usage
 from ..quantities import CPU, MEMORY, accelerator_resource
 from ..queueing import Admitted, Held, Pods, Topology, Waiting, with_promises
 from ..shape import FlavorShape, RoleShape, role_shapes
@@ -26,28 +26,29 @@ _SHORT = timedelta(minutes=1)  # what ended sooner never really began
 HELD_BACK = timedelta(seconds=30)  # one that came back for want of room is not tried again sooner, unless the nodes have changed
 
 
-def need_of(shape: Flavor | RoleShape, accelerator: Accelerator | None) -> Need:
+def need_of(shape: FlavorShape | RoleShape, accelerator: Accelerator | None) -> Need:
     """What one replica asks of a node."""
     resources = {"cpu": shape.cpu_millis, "memory": shape.memory_bytes}
+    soft, count_key = set(), ""
     selector, tolerations = dict(settings.NODE_SELECTOR), ()
+    if shape.ephemeral_bytes:
+        resources["ephemeral-storage"] = shape.ephemeral_bytes
+        soft.add("ephemeral-storage")
     if accelerator is not None and shape.accelerator_count:
-        resources[accelerator.resource_key] = shape.accelerator_count
+        resources |= accelerator.amounts(shape.accelerator_count)
+        count_key = accelerator.device_key
+        soft |= set(accelerator.resources)
         selector |= accelerator.node_selector
         tolerations = tuple(accelerator.tolerations)
-    return Need(resources=resources, node_selector=selector, tolerations=tolerations)
+    if shape.network_key:
+        resources[shape.network_key] = shape.network_count
+    return Need(resources=resources, count_key=count_key, soft=frozenset(soft), node_selector=selector, tolerations=tolerations)
 
 
 def shapes_of(environment: Environment) -> tuple[RoleShape, ...]:
     """The roles of an environment and what each replica takes."""
-    flavor = environment.flavor
-    shape = FlavorShape(
-        cpu_millis=flavor.cpu_millis,
-        memory_bytes=flavor.memory_bytes,
-        shm_bytes=flavor.shm_bytes,
-        accelerator=flavor.accelerator.slug if flavor.accelerator else "",
-        accelerator_count=flavor.accelerator_count if flavor.accelerator else 0,
-    )
-    return role_shapes(environment.template_spec, environment.params, shape, environment.workers if environment.kind == "cluster" else None)
+    workers = environment.workers if environment.kind == "cluster" else None
+    return role_shapes(environment.template_spec, environment.params, environment.flavor.shape(), workers)
 
 
 class Needs:
@@ -64,7 +65,8 @@ class Needs:
         return self.pods_of(shapes_of(environment), {chip.slug: chip} if chip else {})
 
     def _need(self, shape: RoleShape, chip: Accelerator | None) -> Need:
-        key = (shape.cpu_millis, shape.memory_bytes, shape.accelerator_count, chip.pk if chip else 0)
+        devices = (shape.accelerator_count, chip.pk if chip else 0, shape.network_key, shape.network_count)
+        key = (shape.cpu_millis, shape.memory_bytes, shape.ephemeral_bytes, *devices)
         if key not in self._known:
             self._known[key] = need_of(shape, chip)
         return self._known[key]
@@ -90,7 +92,7 @@ def admitted_now(nodes: Sequence[Node], now: datetime, needs: Needs | None = Non
     incomplete = [row["pk"] for row in rows if _may_lack_pods(row, seen.get(str(row["pk"]), {}))]
     shaped = {}
     if incomplete:
-        query = Environment.objects.filter(pk__in=incomplete).select_related("flavor__accelerator").order_by()
+        query = Environment.objects.filter(pk__in=incomplete).select_related("flavor__accelerator", "flavor__network").order_by()
         shaped = {each.pk: needs.of(each) for each in query.only("kind", "template_spec", "params", "workers", "flavor")}
     return [_admitted(row, seen.get(str(row["pk"]), {}), shaped.get(row["pk"], ()), now) for row in rows]
 
@@ -174,7 +176,7 @@ def _waiting(row: Environment, nodes: Sequence[Node], needs: Needs, now: datetim
         queued_at=row.queued_at or row.created_at,
         priority=row.priority_value,
         preempts=preempts,
-        topology=topology_of(row.template_spec),
+        topology=topology_of(row.template_spec, row.flavor.network),
         granted=None if row.expires_in is None else timedelta(seconds=row.expires_in),
         amounts=row.reserved,
         label=row.flavor.accelerator.slug if row.flavor.accelerator and row.flavor.accelerator_count else row.flavor.slug,
@@ -183,9 +185,18 @@ def _waiting(row: Environment, nodes: Sequence[Node], needs: Needs, now: datetim
     )
 
 
-def topology_of(template_spec: Mapping[str, Any]) -> Topology | None:
-    """What the template asks of the nodes' nearness; the level's label is this installation's (`TOPOLOGY_LABELS`)."""
+def nearness_of(template_spec: Mapping[str, Any], network: Network | None) -> Mapping[str, str]:
+    """`level` and `mode` that the template asks for, else its flavor's network; empty: nothing is asked. What a network asks for holds where the
+    installation knows the level; elsewhere all of its nodes count as near."""
     topology = (template_spec.get("scheduling") or {}).get("topology")
+    if not topology and network is not None and network.topology.get("level") in settings.TOPOLOGY_LABELS:
+        topology = network.topology
+    return topology or {}
+
+
+def topology_of(template_spec: Mapping[str, Any], network: Network | None) -> Topology | None:
+    """What is asked of the nodes' nearness; the level's label is this installation's (`TOPOLOGY_LABELS`)."""
+    topology = nearness_of(template_spec, network)
     if not topology:
         return None
     return Topology(level=topology["level"], key=settings.TOPOLOGY_LABELS.get(topology["level"], ""), required=topology["mode"] == "required")
@@ -217,7 +228,7 @@ def cluster_totals(nodes: Sequence[Node]) -> dict[str, int]:
     for chip in Accelerator.objects.all():
         selector = dict(settings.NODE_SELECTOR) | chip.node_selector
         mine = [node for node in nodes if all(node.labels.get(key) == value for key, value in selector.items())]
-        totals[accelerator_resource(chip.slug)] = sum(node.allocatable.get(chip.resource_key, 0) for node in mine)
+        totals[accelerator_resource(chip.slug)] = sum(node.allocatable.get(chip.device_key, 0) for node in mine)
     return totals
 
 

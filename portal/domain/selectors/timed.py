@@ -55,4 +55,4 @@ def warning_spans() -> set[str]:
 def environments_with_idle_rule() -> QuerySet[Environment]:
     """What runs and is to be stopped when nobody uses it."""
     query = Environment.objects.filter(state=State.RUNNING, desired=Desired.RUNNING, template_spec__has_key="idle")
-    return query.select_related("team", "owner", "template", "flavor__accelerator").order_by("created_at")
+    return query.select_related("team", "owner", "template", "flavor__accelerator", "flavor__network").order_by("created_at")

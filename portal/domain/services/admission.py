@@ -20,7 +20,7 @@ from .. import outbound
 from ..durations import format_duration, parse_duration
 from ..errors import ValidationError
 from ..lifecycle import Desired, State
-from ..models import Accelerator, Environment, Event, Membership, Mutex, Node, Priority, Team, User
+from ..models import Accelerator, Environment, Event, Membership, Mutex, Network, Node, Priority, Team, User
 from ..queueing import Decision, Picture, Placement, Standing, Waiting, decide
 from ..selectors import picture as read
 from ..shape import RoleShape, total
@@ -91,7 +91,7 @@ def _take_turn() -> None:
 
 
 def _pass() -> list[UUID]:
-    rows = {str(row.pk): row for row in read.waiting_rows().select_related("flavor__accelerator").order_by("queued_at", "pk")}
+    rows = {str(row.pk): row for row in read.waiting_rows().select_related("flavor__accelerator", "flavor__network").order_by("queued_at", "pk")}
     if not rows and not _marked().exists():
         return []
     now = timezone.now()
@@ -266,7 +266,7 @@ def forecast(
     nodes = _fresh_nodes(now)
     if not nodes:
         return None
-    seen = _picture(read.waiting_rows().select_related("flavor__accelerator"), nodes, now)
+    seen = _picture(read.waiting_rows().select_related("flavor__accelerator", "flavor__network"), nodes, now)
     if expires_in is None and template_spec.get("expires_in"):
         expires_in = parse_duration(template_spec["expires_in"])
     request = _request(team, shapes, priority_value, template_spec, expires_in, now)
@@ -292,7 +292,7 @@ def _request(
         pods=read.Needs().pods_of(shapes, chips),
         queued_at=now,
         priority=priority_value,
-        topology=read.topology_of(template_spec),
+        topology=read.topology_of(template_spec, Network.objects.filter(slug__in={shape.network for shape in shapes if shape.network}).first()),
         granted=expires_in,
         amounts=total(tuple(shapes)),
         label=next((shape.accelerator for shape in shapes if shape.accelerator), "pod"),

@@ -37,7 +37,7 @@ def lock(environment_id: UUID | str) -> Environment | None:
     except ValueError:
         return None
     query = Environment.objects.select_for_update(of=("self",), no_key=True)
-    return query.select_related("team", "owner", "template", "flavor__accelerator", "volume").filter(pk=key).first()
+    return query.select_related("team", "owner", "template", "flavor__accelerator", "flavor__network", "volume").filter(pk=key).first()
 
 
 def append(

@@ -114,7 +114,7 @@ def lease_take(environment_id: UUID | str, holder: str, seconds: float) -> Envir
     # next_check_at goes beyond the lease, so that whoever sets it back meanwhile can be told from nobody
     taken = {"lease_holder": holder, "lease_until": until, "next_check_at": until + _BEYOND}
     if Environment.objects.filter(free, pk=key).update(**taken):
-        return Environment.objects.select_related("team", "owner", "template", "flavor__accelerator", "volume").get(pk=key)
+        return Environment.objects.select_related("team", "owner", "template", "flavor__accelerator", "flavor__network", "volume").get(pk=key)
     Environment.objects.filter(pk=key, lease_until__gt=now).exclude(lease_holder__in=("", holder)).update(next_check_at=now)
     return None
 

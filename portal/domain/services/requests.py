@@ -71,13 +71,7 @@ class Preview:
 
 def flavor_shape(flavor: Flavor) -> FlavorShape:
     """The figures of a flavor."""
-    return FlavorShape(
-        cpu_millis=flavor.cpu_millis,
-        memory_bytes=flavor.memory_bytes,
-        shm_bytes=flavor.shm_bytes,
-        accelerator=flavor.accelerator.slug if flavor.accelerator else "",
-        accelerator_count=flavor.accelerator_count if flavor.accelerator else 0,
-    )
+    return flavor.shape()
 
 
 def check_name(name: object) -> str:
@@ -124,9 +118,9 @@ def _template_for(slug: str) -> Template:
 
 def flavor_for(slug: str) -> Flavor:
     """The flavor, if it can be asked for. Raises ValidationError."""
-    enabled = Flavor.objects.filter(enabled=True).select_related("accelerator")
+    enabled = Flavor.objects.filter(enabled=True).select_related("accelerator", "network")
     flavor = enabled.filter(slug=str(slug)[:60]).first()
-    if flavor is None or (flavor.accelerator and not flavor.accelerator.enabled):
+    if flavor is None or (flavor.accelerator and not flavor.accelerator.enabled) or (flavor.network and not flavor.network.enabled):
         raise ValidationError.field("flavor", f"There is no such flavor; there are {', '.join(f.slug for f in enabled) or 'none'}.")
     return flavor
 

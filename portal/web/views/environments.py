@@ -34,7 +34,11 @@ def index(request: HttpRequest) -> HttpResponse:
     user = signed_in(request)
     leads = user.is_staff or Membership.objects.filter(user=user, role=Membership.Role.LEAD).exists()
     everyone = leads and request.GET.get("of") == "everyone"
-    rows = selectors.environments_visible_to(user).select_related("team", "owner", "template", "flavor", "flavor__accelerator").exclude(state=State.DELETED)
+    rows = (
+        selectors.environments_visible_to(user)
+        .select_related("team", "owner", "template", "flavor", "flavor__accelerator", "flavor__network")
+        .exclude(state=State.DELETED)
+    )
     if not everyone:
         rows = rows.filter(owner=user)
     environments = list(rows.order_by("-created_at")[:500])
