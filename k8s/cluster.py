@@ -51,6 +51,7 @@ SERVICE_ACCOUNTS = Kind(version="v1", name="ServiceAccount", plural="serviceacco
 QUOTAS = Kind(version="v1", name="ResourceQuota", plural="resourcequotas")
 LIMIT_RANGES = Kind(version="v1", name="LimitRange", plural="limitranges")
 STATEFUL_SETS = Kind(version="apps/v1", name="StatefulSet", plural="statefulsets")
+JOBS = Kind(version="batch/v1", name="Job", plural="jobs")
 POLICIES = Kind(version="networking.k8s.io/v1", name="NetworkPolicy", plural="networkpolicies")
 LEASES = Kind(version="coordination.k8s.io/v1", name="Lease", plural="leases")
 PRIORITY_CLASSES = Kind(version="scheduling.k8s.io/v1", name="PriorityClass", plural="priorityclasses", namespaced=False)
@@ -78,6 +79,7 @@ KINDS = {
         QUOTAS,
         LIMIT_RANGES,
         STATEFUL_SETS,
+        JOBS,
         POLICIES,
         LEASES,
         PRIORITY_CLASSES,
@@ -91,7 +93,7 @@ KINDS = {
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 # Kinds that bear an environment's label. Deletion is complete when none of them is left.
-ENVIRONMENT_KINDS = (PODS, STATEFUL_SETS, SERVICES, CONFIG_MAPS, SECRETS, POLICIES, CLAIMS)
+ENVIRONMENT_KINDS = (PODS, STATEFUL_SETS, JOBS, SERVICES, CONFIG_MAPS, SECRETS, POLICIES, CLAIMS)
 
 
 def kind_of(document: Mapping[str, Any]) -> Kind:
@@ -157,7 +159,7 @@ class Cluster(Transport):
     def apply(self, document: Object) -> Object:
         """Bring an object to what `document` says, by server-side apply, and return it as it now is.
 
-        An object that is there already is changed only when it is ours and differs; a claim not even then, since its spec cannot change.
+        An object that is there already is changed only when it is ours and differs; a claim or a Job not even then, since its spec cannot change.
         Raises `Foreign` when the name is taken by someone else's object, `Conflict` while the old one is being deleted.
         """
         kind, metadata = kind_of(document), document["metadata"]
@@ -167,7 +169,7 @@ class Cluster(Transport):
             _check_ours(existing, document)
             if existing["metadata"].get("deletionTimestamp"):
                 raise errors.Terminating(f"{kind.name} {metadata['name']} is still being deleted", reason="Terminating")
-            if kind is CLAIMS or is_current(existing, document):
+            if kind in (CLAIMS, JOBS) or is_current(existing, document):
                 return existing
         query = {"fieldManager": names.MANAGER, "force": "true"}
         path = _path(kind, metadata.get("namespace", ""), metadata["name"])

@@ -206,7 +206,7 @@ def _ended(pod: Object, where: str, container: str, ended: Object, restarts: int
     times = f" for the {restarts + 1}th time" if restarts >= 3 else {1: " twice", 2: " three times"}.get(restarts, "")
     if looping and not restarts:
         times = ""
-    said = _shorten(ended.get("message", ""))
+    said = _last(ended.get("message", ""))
     tail = f" It said: {said}" if said else ""
     if reason == "OOMKilled":
         limit = next((c.get("resources", {}).get("limits", {}).get("memory", "") for c in pod["spec"]["containers"] if c["name"] == container), "")
@@ -231,15 +231,15 @@ def _ran_steadily(ended: Object) -> bool:
 
 
 def create_finding(item: Object, events: Sequence[Object], *, pods: int, now: datetime) -> Finding | None:
-    """Why a StatefulSet's controller cannot make its pods, from its FailedCreate events; None while nothing is missing."""
-    if pods >= item["spec"].get("replicas", 1):
+    """Why the controller of a StatefulSet or Job cannot make its pods, from its FailedCreate events; None while nothing is missing."""
+    if pods >= item["spec"].get("replicas", item["spec"].get("completions", 1)):
         return None
     newest = _newest(events, item, "FailedCreate")
     if newest is None:
         return None
     said = newest.get("message", "")
     age = (now - _time(item["metadata"].get("creationTimestamp"), now)).total_seconds()
-    words = _shorten(re.sub(r"^create Pod \S+ in StatefulSet \S+ failed error: ", "", said))
+    words = _shorten(re.sub(r"^(create Pod \S+ in StatefulSet \S+ failed error|Error creating): ", "", said))
     if "violates PodSecurity" in said:
         return Finding(code="PodSecurity", step="pod", fatal=True, message=f"The cluster's Pod Security refuses the pod: {words}.", remedy=_ASK_ADMIN)
     if "exceeded quota" in said:
@@ -298,6 +298,12 @@ def _shorten(text: str, limit: int = 400) -> str:
     """One line of at most `limit` characters, without control characters: it goes into pages, logs and events."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split()).rstrip(".")
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _last(text: str, limit: int = 400) -> str:
+    """As `_shorten`, but the end of it: why a process ended stands in its last lines."""
+    line = _shorten(text, len(text) + 1)
+    return line if len(line) <= limit else "…" + line[1 - limit :]
 
 
 def _mebibytes(quantity: str) -> str:

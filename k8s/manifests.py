@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
@@ -113,6 +114,23 @@ def operator_object(spec: EnvironmentSpec, owner: Document) -> Document:
     return operators.custom_object(spec, spec.operator, metadata, lambda role: {"metadata": pod_metadata(spec, role), "spec": _replica_spec(spec, role)})
 
 
+def secret_document(spec: EnvironmentSpec, secret: str, values: Mapping[str, bytes], owner: Document) -> Document:
+    """The object of one of an environment's secrets. Immutable: what a run began with, it ends with."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "immutable": True,
+        "metadata": {
+            "name": names.secret_name(spec.base_name, secret),
+            "namespace": spec.namespace,
+            "labels": common_labels(spec),
+            "ownerReferences": [owner],
+        },
+        "data": {key: b64encode(value).decode() for key, value in values.items()},
+    }
+
+
 def queue_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
     """Objects by which a queue of another system knows the environment; none for Kueue, which reads its pods."""
     if spec.queue is None or spec.queue.system != queues.VOLCANO:
@@ -163,9 +181,9 @@ def role_set(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
 def role_job(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
     """Job of a role that runs once: one completion per replica, all at a time, named as a StatefulSet's pods are.
 
-    A replica that the cluster takes away is made again and counts for nothing. One that fails for good ends the others.
+    A replica that the cluster takes away is made again and counts for nothing. One that fails for good leaves the others alone: the observer
+    ends them, after it has kept what they printed.
     """
-    limits: Document = {"backoffLimit": 0} if not role.retries else {"backoffLimitPerIndex": role.retries, "maxFailedIndexes": 0}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -174,7 +192,7 @@ def role_job(spec: EnvironmentSpec, role: Role, owner: Document) -> Document:
             "completionMode": "Indexed",
             "completions": role.replicas,
             "parallelism": role.replicas,
-            **limits,
+            "backoffLimitPerIndex": role.retries,
             "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]},
             "podReplacementPolicy": "Failed",
             "template": {

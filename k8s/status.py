@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from . import diagnosis, names
+from . import diagnosis, names, runs
 from .diagnosis import Finding
 from .spec import EnvironmentSpec, Role
 
@@ -26,6 +26,7 @@ class Phase(StrEnum):
     READY = "ready"
     DEGRADED = "degraded"  # usable, but not all of it is there
     FAILED = "failed"  # waiting will not help
+    COMPLETED = "completed"  # what it was to run has ended with 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Seen:
 
     pods: Sequence[Object] = ()
     sets: Sequence[Object] = ()
+    jobs: Sequence[Object] = ()
     events: Sequence[Object] = ()  # Warnings of the namespace; those about other objects are passed over
     claim: Object | None = None
     server: Server | None = None
@@ -73,6 +75,7 @@ class Observation:
     without_room: float = 0.0
 
 
+_WELL = (Phase.READY, Phase.COMPLETED)
 STEPS = (
     ("quota", "Quota reserved"),
     ("queue", "Admitted by the queue"),
@@ -103,10 +106,13 @@ def observe(spec: EnvironmentSpec, seen: Seen, *, now: datetime, was_ready: bool
 
 def _findings(spec: EnvironmentSpec, seen: Seen, now: datetime) -> list[Finding]:
     """Everything that is wrong or worth waiting for, the gravest first."""
-    found = [finding for pod in seen.pods if (finding := diagnosis.lost_finding(pod, seen.lost_nodes) or diagnosis.pod_finding(pod, now))]
-    own = {item["metadata"]["uid"] for item in (*seen.pods, *seen.sets, *([seen.claim] if seen.claim else []))}
+    once = {role.name for role in spec.roles if role.once}
+    steady = [pod for pod in seen.pods if pod["metadata"].get("labels", {}).get(names.ROLE) not in once]
+    found = [finding for pod in steady if (finding := diagnosis.lost_finding(pod, seen.lost_nodes) or diagnosis.pod_finding(pod, now))]
+    found += [finding for role in spec.roles if role.once for finding in runs.findings(role, seen.pods, seen.lost_nodes, now)]
+    own = {item["metadata"]["uid"] for item in (*seen.pods, *seen.sets, *seen.jobs, *([seen.claim] if seen.claim else []))}
     events = [event for event in seen.events if event.get("involvedObject", {}).get("uid") in own]
-    found.extend(f for item in seen.sets if (f := diagnosis.create_finding(item, events, pods=_pods_of_set(item, seen.pods), now=now)))
+    found.extend(f for item in (*seen.sets, *seen.jobs) if (f := diagnosis.create_finding(item, events, pods=_pods_of_set(item, seen.pods), now=now)))
     if seen.claim and (finding := diagnosis.claim_finding(seen.claim, events, now=now)):
         found.append(finding)
     found.extend(finding for pod in seen.pods if (finding := diagnosis.mount_finding(pod, events)))
@@ -122,13 +128,16 @@ def _pods_of_set(item: Object, pods: Sequence[Object]) -> int:
 
 
 def _cluster_verdict(spec: EnvironmentSpec, seen: Seen, findings: Sequence[Finding], was_ready: bool) -> Verdict:
-    ready = {role.name: _ready_count(role, seen.pods) for role in spec.roles}
-    if not seen.sets and not seen.pods:
+    if not seen.sets and not seen.jobs and not seen.pods:
         return Verdict(phase=Phase.GONE)
+    if ended := _end_of_runs(spec, seen):
+        return ended
+    ready = {role.name: _ready_count(role, seen) for role in spec.roles}
     if all(ready[role.name] >= role.replicas for role in spec.roles):
         return Verdict(phase=Phase.READY)
-    # A cluster that has been up and still has its fixed roles can be used while workers come, go, or fail one by one.
-    usable = was_ready and all(ready[role.name] >= (1 if role.scalable and role.replicas else role.replicas) for role in spec.roles)
+    # A cluster that has been up and still has its fixed roles can be used while workers come, go, or fail one by one, and while a run is tried again.
+    steady = [role for role in spec.roles if not role.once]
+    usable = was_ready and all(ready[role.name] >= (1 if role.scalable and role.replicas else role.replicas) for role in steady)
     if findings:
         worst = findings[0]
         if worst.fatal and not usable and (not was_ready or worst.restarts >= diagnosis.PATIENCE_RESTARTS or not worst.restarts):
@@ -137,6 +146,18 @@ def _cluster_verdict(spec: EnvironmentSpec, seen: Seen, findings: Sequence[Findi
         return Verdict(phase=phase, reason=worst.code, message=worst.text)
     have, want = sum(min(ready[role.name], role.replicas) for role in spec.roles), sum(role.replicas for role in spec.roles)
     return Verdict(phase=Phase.DEGRADED if usable else Phase.PROGRESSING, reason="ReplicasStarting", message=f"{have} of {want} replicas are ready.")
+
+
+def _end_of_runs(spec: EnvironmentSpec, seen: Seen) -> Verdict | None:
+    """The end that roles that run once bring: the success of the one that counts, or the failure of any."""
+    for role in spec.roles:
+        if role.once and role.name == spec.success and role.replicas and runs.succeeded(role, seen.pods, seen.jobs) >= role.replicas:
+            what = "it" if role.replicas == 1 else f"all {role.replicas} replicas"
+            return Verdict(phase=Phase.COMPLETED, reason="Completed", message=f"{role.name} has run to its end: {what} ended with exit code 0.")
+    for role in spec.roles:
+        if role.once and (failure := runs.failure(role, seen.pods, seen.jobs)):
+            return Verdict(phase=Phase.FAILED, reason=failure.code, message=failure.text)
+    return None
 
 
 def _notebook_verdict(seen: Seen, findings: Sequence[Finding], was_ready: bool) -> Verdict:
@@ -180,12 +201,15 @@ def _of_role(role: Role, pods: Sequence[Object]) -> list[Object]:
     return [pod for pod in pods if pod["metadata"].get("labels", {}).get(names.ROLE) == role.name]
 
 
-def _ready_count(role: Role, pods: Sequence[Object]) -> int:
-    return sum(1 for pod in _of_role(role, pods) if diagnosis.is_ready(pod))
+def _ready_count(role: Role, seen: Seen) -> int:
+    """Replicas that can be used, or have done their work."""
+    if role.once:
+        return runs.satisfied(role, seen.pods, seen.jobs)
+    return sum(1 for pod in _of_role(role, seen.pods) if diagnosis.is_ready(pod))
 
 
 def expected_names(spec: EnvironmentSpec, role: Role) -> list[str]:
-    """Names of a role's pods."""
+    """Names of a role's pods; those of one that runs once go on with random letters."""
     if spec.kind == "notebook":
         return [spec.base_name]
     return [f"{names.role_name(spec.base_name, role.name)}-{index}" for index in range(role.replicas)]
@@ -197,6 +221,10 @@ def _replicas(spec: EnvironmentSpec, pods: Sequence[Object]) -> list[dict[str, A
     for role in spec.roles:
         present = {pod["metadata"]["name"]: pod for pod in _of_role(role, pods)}
         wanted = expected_names(spec, role)
+        if role.once:  # their pods have random names: the newest try of each, and earlier ones after them
+            for index, each in runs.tries(role, pods).items():
+                if index < len(wanted):
+                    wanted[index] = each[-1]["metadata"]["name"]
         rows.extend(_replica(name, role, present.get(name)) for name in [*wanted, *sorted(set(present) - set(wanted))])
     return rows
 
@@ -218,7 +246,7 @@ def _replica(name: str, role: Role, pod: Object | None) -> dict[str, Any]:
     if pod is None:
         return row
     status = pod.get("status", {})
-    finding = diagnosis.pod_finding(pod)
+    finding = diagnosis.pod_finding(pod) if status.get("phase") != "Succeeded" or not role.once else None
     row.update(
         state=diagnosis.replica_state(pod),
         ready=diagnosis.is_ready(pod),
@@ -277,8 +305,8 @@ def _steps(spec: EnvironmentSpec, seen: Seen, verdict: Verdict, findings: Sequen
     for key, title in STEPS:
         if key == "volume" and spec.home is None:
             continue
-        message = worst.text if worst and worst.step == key and verdict.phase is not Phase.READY else ""
-        if verdict.phase is Phase.READY or (reached and done[key] and not message):
+        message = worst.text if worst and worst.step == key and verdict.phase not in _WELL else ""
+        if verdict.phase in _WELL or (reached and done[key] and not message):
             state = "done"
         elif worst and worst.fatal and worst.step == key and verdict.phase is Phase.FAILED:
             state, reached = "failed", False
@@ -292,7 +320,10 @@ def _steps(spec: EnvironmentSpec, seen: Seen, verdict: Verdict, findings: Sequen
 
 def _done(spec: EnvironmentSpec, seen: Seen, verdict: Verdict) -> dict[str, bool]:
     wanted = sum(role.replicas for role in spec.roles)
-    live = [pod for pod in seen.pods if not pod["metadata"].get("deletionTimestamp")]
+    once = {role.name: runs.tries(role, seen.pods) for role in spec.roles if role.once}
+    newest = [pod for pod in seen.pods if pod["metadata"].get("labels", {}).get(names.ROLE) not in once]
+    newest += [each[-1] for tries in once.values() for each in tries.values()]
+    live = [pod for pod in newest if not pod["metadata"].get("deletionTimestamp")]
     statuses = [pod.get("status", {}) for pod in live]
 
     def enough(count: int) -> bool:
@@ -305,6 +336,12 @@ def _done(spec: EnvironmentSpec, seen: Seen, verdict: Verdict) -> dict[str, bool
         "volume": spec.home is None or (seen.claim or {}).get("status", {}).get("phase") == "Bound",
         "network": enough(sum(1 for status in statuses if status.get("podIP"))),
         "image": enough(sum(1 for status in statuses if diagnosis.all_containers(status, lambda c: bool(c.get("imageID")) or diagnosis.has_started(c)))),
-        "start": enough(sum(1 for status in statuses if diagnosis.all_containers(status, lambda c: "running" in c.get("state", {})))),
-        "ready": verdict.phase is Phase.READY,
+        "start": enough(sum(1 for status in statuses if diagnosis.all_containers(status, _is_under_way))),
+        "ready": verdict.phase in _WELL,
     }
+
+
+def _is_under_way(container: Object) -> bool:
+    """True when a container runs, or has ended with 0."""
+    state = container.get("state", {})
+    return "running" in state or state.get("terminated", {}).get("exitCode") == 0

@@ -7,25 +7,24 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.utils import timezone
 
 from k8s import cluster as api
-from k8s import errors, manifests, names, queues
+from k8s import errors, manifests, names
 from k8s.cluster import Cluster
 from k8s.spec import EnvironmentSpec
 from k8s.status import Seen, Server
 from portal.domain import services
 from portal.domain.lifecycle import State
-from portal.domain.models import Environment, Event
+from portal.domain.models import Event
 
+from . import credentials, teams
 from . import queues as handed
-from . import teams
-from .hub import Hub, HubUnreachable
+from .context import Context
+from .hub import HubUnreachable
+from .looking import lost_nodes, stuck
 from .specs import environment_spec
 
 logger = logging.getLogger(__name__)
@@ -34,81 +33,9 @@ Object = dict[str, Any]
 
 ARCHIVE_SECONDS = 15.0  # for all logs of an environment together
 _SERVER_GONE_SECONDS = 3.0
-_OVERDUE = timedelta(seconds=10)  # after a pod's grace time; a node that lives has reported its end by then
-_SETTLING = timedelta(seconds=30)  # a pod this young is not ready yet for better reasons than a lost node
-_WAITS = frozenset({"Unschedulable", "SchedulingGated"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """One environment and the ways to where it lives."""
-
-    environment: Environment
-    cluster: Cluster
-    hub: Hub
-
-    @property
-    def spec(self) -> EnvironmentSpec:
-        return environment_spec(self.environment)
-
-    @property
-    def is_notebook(self) -> bool:
-        return self.environment.kind == "notebook"
-
-    @property
-    def owner(self) -> str:
-        return self.environment.owner.username
-
-
-def selector(environment_id: object) -> str:
-    """Label selector of an environment's objects."""
-    return f"{names.ENVIRONMENT}={environment_id}"
-
-
-# --- looking -------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What is there; whether the objects differ from the spec, and which of them (kind and name) are not there at all."""
-
-    seen: Seen
-    stale: bool
-    missing: tuple[str, ...] = ()
-
-
-def look(context: Context, spec: EnvironmentSpec) -> Look:
-    """List what tells how the environment is. Raises `k8s.errors`, `HubError`."""
-    label = selector(spec.id)
-    kinds = [(api.PODS, spec.namespace, label, "")]
-    if not context.is_notebook:
-        kinds.append((api.STATEFUL_SETS, spec.namespace, label, ""))
-    pods, *rest = context.cluster.gather(kinds)
-    sets = rest[0] if rest else []
-    maps = {item["metadata"]["name"]: item for item in context.cluster.find_at(api.CONFIG_MAPS, spec.namespace, labels=label, metadata_only=True)[0]}
-    parent = maps.get(spec.base_name)
-    server = _server(context, spec) if context.is_notebook else None
-    claim = context.cluster.get(api.CLAIMS, spec.home.claim, spec.namespace) if spec.home else None
-    events: list[Object] = []
-    if not all(_is_ready(pod) for pod in pods) or len(pods) < sum(role.replicas for role in spec.roles):
-        # Events have no labels; those of other environments are passed over by their object's uid.
-        events = context.cluster.find(api.EVENTS, spec.namespace, fields="type=Warning")
-    lost = lost_nodes(context, [pod for pod in pods if not _is_ready(pod) and (context.environment.started_at or _is_overdue(pod, "creation", _SETTLING))])
-    seen = Seen(pods=pods, sets=sets, events=events, claim=claim, server=server, lost_nodes=lost)
-    there = {item["metadata"]["name"] for item in sets if not item["metadata"].get("deletionTimestamp")}
-    missing = [f"ConfigMap {spec.base_name}"] if parent is None or parent["metadata"].get("deletionTimestamp") else []
-    if not context.is_notebook:
-        missing += [f"StatefulSet {name}" for role in spec.roles if (name := names.role_name(spec.base_name, role.name)) not in there]
-    missing += [f"ConfigMap {name}" for role in spec.roles if role.files and (name := names.role_name(spec.base_name, role.name)) not in maps]
-    if spec.home and claim is None:
-        missing.append(f"PersistentVolumeClaim {spec.home.claim}")
-    return Look(seen=seen, stale=bool(missing) or _is_stale(context, spec, parent, sets), missing=tuple(missing))
-
-
-def held_outside(context: Context, seen: Seen) -> bool:
-    """Whether a queue of the cluster still holds the environment's pods back."""
-    system = context.environment.placement.get("queue", "")
-    return system in queues.SYSTEMS and queues.is_held(system, seen.pods, queues.replicas(context.spec))
+# --- the queue, and nodes that are lost ----------------------------------------
 
 
 def tell_queue(context: Context, seen: Seen) -> None:
@@ -120,21 +47,6 @@ def admit(context: Context) -> bool:
     """Ask the queue, the portal's own or the cluster's, to let the environment go; whether it does."""
     system = handed.system_of(context.cluster)
     return services.queue_hand_over(context.environment.pk, system) if system else services.queue_admit(context.environment.pk)
-
-
-def lost_nodes(context: Context, pods: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """Nodes of `pods` that are not ready or are gone, by a live look at each."""
-    lost = set()
-    for name in {pod["spec"].get("nodeName", "") for pod in pods} - {""}:
-        node = context.cluster.get(api.NODES, name)
-        if node is None or not _is_ready(node):
-            lost.add(name)
-    return frozenset(lost)
-
-
-def stuck(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Pods that should have been gone for a while: their node did not confirm it."""
-    return [pod for pod in pods if pod["kind"] == "Pod" and _is_overdue(pod, "deletion", _OVERDUE)]
 
 
 def release(context: Context, pods: Iterable[Mapping[str, Any]]) -> int:
@@ -149,36 +61,6 @@ def release(context: Context, pods: Iterable[Mapping[str, Any]]) -> int:
             message = f"{name} was on node {node}, which no longer answers. It is given up there." if node else f"{name} ended without a node. It is given up."
             services.event_record(context.environment.id, "warning", "NodeLost", message, source=f"released:{pod['metadata']['uid']}")
     return released
-
-
-def _is_overdue(item: Mapping[str, Any], stamp: str, by: timedelta) -> bool:
-    when = item["metadata"].get(f"{stamp}Timestamp")
-    return bool(when) and timezone.now() - datetime.fromisoformat(when) > by
-
-
-def _is_ready(pod: Object) -> bool:
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in pod.get("status", {}).get("conditions", ()))
-
-
-def _is_stale(context: Context, spec: EnvironmentSpec, parent: Object | None, sets: list[Object]) -> bool:
-    if parent is None or parent["metadata"].get("deletionTimestamp"):
-        return True
-    if context.is_notebook:
-        return False  # its pod is made once, by the Hub; what is asked for later holds from the next start
-    owner = manifests.owner_reference(parent)
-    present = {item["metadata"]["name"]: item for item in sets}
-    wanted = [manifests.sealed(manifests.role_set(spec, role, owner)) for role in spec.roles]
-    return any(document["metadata"]["name"] not in present or not api.is_current(present[document["metadata"]["name"]], document) for document in wanted)
-
-
-def _server(context: Context, spec: EnvironmentSpec) -> Server | None:
-    server = context.hub.server_get(context.owner, spec.base_name)
-    if server is None or server.active or context.environment.state != State.PROVISIONING:
-        return server
-    if context.environment.reason in _WAITS:
-        # The Hub gives a start up after some minutes. One that only waited for room is started again.
-        return server
-    return Server(url=server.url, failure=context.hub.failure(context.owner, spec.base_name))
 
 
 # --- making --------------------------------------------------------------------
@@ -205,6 +87,7 @@ def _make(context: Context) -> None:
     policies = teams.owner_policy_pending(cluster, team, environment.owner)
     handed.prepare(cluster, spec)
     cluster.apply_all([*policies, *manifests.support_documents(spec, owner)])
+    credentials.ensure(cluster, spec, owner)
     cluster.apply_all(manifests.role_documents(spec, owner))
     teams.remember(cluster, policies)
 
@@ -227,6 +110,7 @@ def _make_notebook(context: Context) -> None:
         user.result()
     owner = manifests.owner_reference(parent)
     cluster.apply_all(manifests.support_documents(spec, owner))
+    credentials.ensure(cluster, spec, owner)
     order = {"environment": spec.id, "namespace": spec.namespace, "pod": manifests.notebook_pod(spec, owner)}
     context.hub.server_start(context.owner, spec.base_name, order)
 
@@ -278,7 +162,7 @@ def _belongs(item: Object, keep: set[str]) -> bool:
     if metadata.get("deletionTimestamp"):
         return False
     owners = {reference["uid"] for reference in metadata.get("ownerReferences", ())}
-    # Pods of a StatefulSet belong to it, and go with it.
+    # Pods of a StatefulSet or Job belong to it, and go with it.
     return metadata["uid"] in keep or bool(owners & keep) or (item["kind"] == "Pod" and names.ROLE in metadata.get("labels", {}) and bool(keep))
 
 
@@ -334,7 +218,7 @@ def tear_down(context: Context) -> None:
 def _remove(cluster: Cluster, objects: Iterable[Object]) -> None:
     """Delete what is not being deleted yet: controllers before pods, or they would make new ones."""
     live = [item for item in objects if not item["metadata"].get("deletionTimestamp")]
-    for item in sorted(live, key=lambda item: (item["kind"] == "Pod", item["kind"] != "StatefulSet")):
+    for item in sorted(live, key=lambda item: (item["kind"] == "Pod", item["kind"] not in ("StatefulSet", "Job"))):
         cluster.delete(item)
 
 

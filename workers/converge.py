@@ -28,10 +28,11 @@ from portal.domain import services
 from portal.domain.lifecycle import Desired, State
 from portal.domain.models import Environment, Event
 
-from . import actions, hub, lease, teams
-from .actions import Context, Look
+from . import actions, hub, lease, looking, teams
+from .context import Context
 from .hub import Hub, HubError
 from .lease import Lease, LeaseLost
+from .looking import Look
 from .plan import Facts, Step, needs_past, needs_phase, needs_rest, plan
 from .specs import TemplateError
 from .trouble import LASTING, PASSING, backoff, explain, jittered, note
@@ -162,7 +163,7 @@ class _Round:
             look = self._observe()
             assert self.observation is not None  # noqa: S101 - made by the look
             phase, without_room = self.observation.verdict.phase, self.observation.without_room
-            held_outside = state is State.QUEUED and actions.held_outside(self.context, look.seen)
+            held_outside = state is State.QUEUED and looking.held_outside(self.context, look.seen)
         if needs_past(desired, state):
             self.untouched = not admitted and not actions.was_made(pk=environment.pk)
         return Facts(
@@ -172,7 +173,7 @@ class _Round:
             phase=phase,
             empty=needs_rest(desired, state) and actions.is_empty(self.context),
             stale=self.look is not None and self.look.stale,
-            stuck=self.look is not None and bool(actions.stuck(self.look.seen.pods)),
+            stuck=self.look is not None and bool(looking.stuck(self.look.seen.pods)),
             fresh=self.fresh,
             admitted=admitted,
             external=external,
@@ -184,7 +185,7 @@ class _Round:
 
     def _observe(self) -> Look:
         environment, spec = self.context.environment, self.context.spec
-        self.look = actions.look(self.context, spec)
+        self.look = looking.look(self.context, spec)
         # A cluster that was up in this run has earned patience; a notebook's server is started anew, so its start counts by itself.
         was_up = environment.state == State.RUNNING or (environment.kind == "cluster" and environment.started_at is not None)
         self.observation = observe(spec, self.look.seen, now=timezone.now(), was_ready=was_up)
@@ -287,6 +288,11 @@ class _Round:
         self._store_observation()
         self._move(State.PROVISIONING, verdict.reason, verdict.message)
 
+    def complete(self) -> None:
+        assert self.observation is not None  # noqa: S101 - as above
+        environment = self.context.environment
+        services.environment_complete(environment.pk, self.observation.verdict.message, environment.desired_generation)
+
     def fail(self) -> None:
         assert self.observation is not None  # noqa: S101 - as above
         verdict = self.observation.verdict
@@ -329,6 +335,7 @@ _STEPS: dict[Step, Callable[[_Round], bool | None]] = {
     Step.RELAPSE: _Round.relapse,
     Step.RELEASE: _Round.release,
     Step.REQUEUE: _Round.requeue,
+    Step.COMPLETE: _Round.complete,
     Step.FAIL: _Round.fail,
     Step.BEGIN_STOP: _Round.begin_stop,
     Step.BEGIN_DELETE: _Round.begin_delete,

@@ -21,6 +21,7 @@ class Step(StrEnum):
     RELAPSE = "relapse"  # move from running back to provisioning
     RELEASE = "release"  # delete at once the pods that a lost node will never confirm
     REQUEUE = "requeue"  # give its pods up, then move back to queued, not admitted
+    COMPLETE = "complete"  # what it was to run has ended: want it stopped
     FAIL = "fail"  # tear down, then move to failed
     BEGIN_STOP = "begin-stop"  # move to stopping
     BEGIN_DELETE = "begin-delete"  # move to deleting
@@ -97,7 +98,7 @@ def _towards_running(facts: Facts) -> tuple[Step, ...]:
 
 def _first_release(facts: Facts, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Tearing down and cleaning release by themselves."""
-    return (Step.RELEASE, *steps) if facts.stuck and not {Step.FAIL, Step.REQUEUE, Step.CLEAN} & set(steps) else steps
+    return (Step.RELEASE, *steps) if facts.stuck and not {Step.COMPLETE, Step.FAIL, Step.REQUEUE, Step.CLEAN} & set(steps) else steps
 
 
 def _while_queued(facts: Facts) -> tuple[Step, ...]:
@@ -117,6 +118,8 @@ def _while_provisioning(facts: Facts) -> tuple[Step, ...]:
     match facts.phase:
         case Phase.READY | Phase.DEGRADED:  # degraded is what was up before: it can be used again
             return (Step.APPLY, Step.RUN) if facts.stale else (Step.RUN,)
+        case Phase.COMPLETED:
+            return (Step.RUN, Step.COMPLETE)
         case Phase.FAILED:
             return (Step.FAIL,)
         case Phase.GONE:
@@ -129,6 +132,8 @@ def _while_provisioning(facts: Facts) -> tuple[Step, ...]:
 
 def _while_running(facts: Facts) -> tuple[Step, ...]:
     match facts.phase:
+        case Phase.COMPLETED:
+            return (Step.COMPLETE,)
         case Phase.FAILED:
             return (Step.FAIL,)
         case Phase.GONE:

@@ -138,7 +138,7 @@ def test_a_role_that_runs_once_is_an_indexed_job() -> None:
             "completionMode": "Indexed",
             "completions": 3,
             "parallelism": 3,
-            "backoffLimit": 0,
+            "backoffLimitPerIndex": 0,
             "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]},
             "podReplacementPolicy": "Failed",
         },
@@ -152,8 +152,18 @@ def test_a_role_that_runs_once_is_an_indexed_job() -> None:
 def test_each_replica_of_a_job_is_tried_again_by_itself() -> None:
     job = manifests.role_job(cluster_spec(), replace(RICH, once=True, retries=2), OWNER)
     assert valid(job)["spec"]["backoffLimitPerIndex"] == 2
-    assert job["spec"]["maxFailedIndexes"] == 0
-    assert "backoffLimit" not in job["spec"]
+
+
+def test_a_secret_is_immutable_and_the_environments() -> None:
+    document = manifests.secret_document(cluster_spec(), "cookie", {"value": b"monster"}, OWNER)
+    assert valid(document) == {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "immutable": True,
+        "metadata": {"name": "grid-0193aabb-cookie", "namespace": "atelier-vision", "labels": labels(cluster_spec()), "ownerReferences": [OWNER]},
+        "data": {"value": "bW9uc3Rlcg=="},
+    }
 
 
 def test_documents_of_a_cluster_with_files_and_a_job() -> None:

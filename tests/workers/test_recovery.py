@@ -19,8 +19,9 @@ from portal.domain import selectors, services
 from portal.domain.models import Environment, Event, Quota
 from tests.embedded import EmbeddedCluster
 from tests.stack import wait_until
-from workers import actions, lease
+from workers import actions, lease, looking
 from workers import converge as converging
+from workers.context import Context, selector
 from workers.converge import converge
 from workers.hub import Hub
 
@@ -76,7 +77,7 @@ def lose(site: Site, node: str, lost: str) -> None:
 
 
 def test_replicas_of_a_lost_node_are_given_up_there_and_come_back_elsewhere(site: Site, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "_OVERDUE", timedelta(seconds=1))
+    monkeypatch.setattr(looking, "_OVERDUE", timedelta(seconds=1))
     settings.NODE_SELECTOR = {"nvidia.com/gpu.present": "true"}
     environment = small(site.world.request(params={"workers": 1}))
     up = site.until_state(environment, "running")
@@ -97,15 +98,15 @@ def test_replicas_of_a_lost_node_are_given_up_there_and_come_back_elsewhere(site
 
 
 def test_a_pod_that_only_takes_long_to_end_is_not_given_up_on_a_living_node(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "_OVERDUE", timedelta(seconds=-3600))  # every pod that is being deleted is overdue
+    monkeypatch.setattr(looking, "_OVERDUE", timedelta(seconds=-3600))  # every pod that is being deleted is overdue
     stubborn = ["python", "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(3600)"]
     environment = small(site.world.request(params={"workers": 1}), command=stubborn)
     site.until_state(environment, "running")
     pod = pod_of(site, environment, "worker")
     site.cluster.delete(pod)
     ending = pod_of(site, environment, "worker")
-    context = actions.Context(environment=row(environment.pk), cluster=site.cluster, hub=site.hub)
-    assert actions.stuck([ending])
+    context = Context(environment=row(environment.pk), cluster=site.cluster, hub=site.hub)
+    assert looking.stuck([ending])
     assert actions.release(context, [ending]) == 0
     assert "NodeLost" not in codes(environment)
 
@@ -244,7 +245,7 @@ def test_what_finds_no_room_gives_its_pods_up_and_goes_back_to_the_queue(site: S
     back = site.until(environment, lambda now: states(now)[-1] == "queued" and "provisioning" in states(now), "the way back to the queue")
     assert "Insufficient cpu" in Event.objects.filter(environment=environment, to_state="queued").latest("seq").message
     assert back.reserved, "its quota is kept: it still wants to run"
-    wait_until(lambda: not site.cluster.find(api.PODS, NAMESPACE, labels=actions.selector(environment.pk)), "no pod of it to hold anything")
+    wait_until(lambda: not site.cluster.find(api.PODS, NAMESPACE, labels=selector(environment.pk)), "no pod of it to hold anything")
     template["roles"][0]["resources"] = {"cpu": "50m", "memory": "128Mi"}
     Environment.objects.filter(pk=environment.pk).update(template_spec=template)
     site.until_state(environment, "running")

@@ -101,7 +101,7 @@ def selector_update(doc: Doc, old: Doc) -> Iterator[Cause]:
 
 def job(doc: Doc) -> Iterator[Cause]:
     spec = doc.get("spec") or {}
-    for key in ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
+    for key in ("parallelism", "completions", "backoffLimit", "backoffLimitPerIndex", "maxFailedIndexes", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
         if spec.get(key, 0) < 0:
             yield invalid_value(f"spec.{key}", spec[key], "must be greater than or equal to 0")
     if at(spec, "template.spec.restartPolicy") == "Always":
@@ -111,6 +111,28 @@ def job(doc: Doc) -> Iterator[Cause]:
         yield not_supported("spec.completionMode", spec.get("completionMode"), ("Indexed", "NonIndexed"))
     if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
         yield required("spec.completions", "when completion mode is Indexed")
+    yield from _failure_rules(spec)
+
+
+def _failure_rules(spec: Doc) -> Iterator[Cause]:
+    if "backoffLimitPerIndex" in spec and spec.get("completionMode") != "Indexed":
+        yield invalid_value("spec.backoffLimitPerIndex", spec["backoffLimitPerIndex"], "requires indexed completion mode")
+    if "maxFailedIndexes" in spec and "backoffLimitPerIndex" not in spec:
+        yield required("spec.backoffLimitPerIndex", "when maxFailedIndexes is specified")
+    if not spec.get("podFailurePolicy"):
+        return
+    if at(spec, "template.spec.restartPolicy") != "Never":
+        yield invalid_value(
+            "spec.template.spec.restartPolicy", at(spec, "template.spec.restartPolicy"), 'only "Never" is supported when podFailurePolicy is specified'
+        )
+    if spec.get("podReplacementPolicy", "Failed") != "Failed":
+        yield not_supported("spec.podReplacementPolicy", spec["podReplacementPolicy"], ("Failed",))
+    for number, rule in enumerate(at(spec, "podFailurePolicy.rules", [])):
+        path = f"spec.podFailurePolicy.rules[{number}]"
+        if rule.get("action") not in {"Count", "FailIndex", "FailJob", "Ignore"}:
+            yield not_supported(f"{path}.action", rule.get("action"), ("Count", "FailIndex", "FailJob", "Ignore"))
+        if (rule.get("onExitCodes") is None) == (not rule.get("onPodConditions")):
+            yield invalid_value(path, "", "specifying one of OnExitCodes and OnPodConditions is required")
 
 
 def job_update(doc: Doc, old: Doc) -> Iterator[Cause]:

@@ -14,7 +14,7 @@ from .environments import (
     environment_stop,
     volume_purge,
 )
-from .expiry import environment_expire
+from .expiry import environment_complete, environment_expire
 from .handover import operator_chosen, queue_hand_over, queue_told
 from .idleness import activity_record, environment_in_use
 from .ledger import QuotaEffect
@@ -51,6 +51,7 @@ __all__ = [
     "check_quota",
     "check_team_slug",
     "check_timezone",
+    "environment_complete",
     "environment_delete",
     "environment_expire",
     "environment_extend",

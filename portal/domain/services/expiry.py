@@ -83,6 +83,20 @@ def environment_expire(environment_id: UUID | str) -> bool:
         return True
 
 
+def environment_complete(environment_id: UUID | str, message: str, generation: int | None = None) -> bool:
+    """Stop an environment whose work is done, as its template's success rule says. `message`: how it ended. False when somebody asked for
+    something else meanwhile (`generation`), or it is not wanted any more."""
+    with transaction.atomic():
+        environment = lock(environment_id)
+        if environment is None or environment.desired != Desired.RUNNING or environment.state in _GONE | _NOT_STARTED:
+            return False
+        if generation is not None and environment.desired_generation != generation:
+            return False
+        notification = f"{environment.name} has done its work: {message} What it printed is kept."
+        stop_by_itself(environment, reason="Completed", message=message, notification=notification, deletes=True)
+        return True
+
+
 def environment_warn_of_expiry(environment_id: UUID | str) -> bool:
     """Say that its time will be over soon; once per expiry."""
     with transaction.atomic():

@@ -150,6 +150,35 @@ async def test_a_failing_job_gives_up_at_its_limit(world: World) -> None:
     assert status(world, "Job", "work")["failed"] == 1
 
 
+async def test_a_part_that_fails_for_good_leaves_the_others_alone(world: World) -> None:
+    script = "test $JOB_COMPLETION_INDEX != 1"
+    world.create(job(script, completions=3, parallelism=3, completionMode="Indexed", backoffLimitPerIndex=0))
+    failed = await until(lambda: ended(world, "Failed"))
+    found = status(world, "Job", "work")
+    assert (failed["reason"], found["failedIndexes"], found["completedIndexes"], found["failed"]) == ("FailedIndexes", "1", "0,2", 1)
+
+
+async def test_a_part_is_tried_again_by_itself(world: World) -> None:
+    script = "test -e /scratch/$JOB_COMPLETION_INDEX || { touch /scratch/$JOB_COMPLETION_INDEX; exit 1; }"
+    document = job(script, completions=2, parallelism=2, completionMode="Indexed", backoffLimitPerIndex=1)
+    pod = document["spec"]["template"]["spec"]
+    (world.state / "shared").mkdir()
+    pod["volumes"] = [{"name": "shared", "hostPath": {"path": str(world.state / "shared")}}]
+    pod["containers"][0]["volumeMounts"] = [{"name": "shared", "mountPath": "/scratch"}]
+    world.create(document)
+    await until(lambda: ended(world, "Complete"))
+    assert (status(world, "Job", "work")["completedIndexes"], status(world, "Job", "work")["failed"]) == ("0-1", 2)
+
+
+async def test_a_job_says_itself_which_failures_count(world: World) -> None:
+    ignored = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    fatal = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}
+    world.create(job("exit 42", backoffLimit=6, podFailurePolicy={"rules": [ignored, fatal]}))
+    failed = await until(lambda: ended(world, "Failed"))
+    assert failed["reason"] == "PodFailurePolicy"
+    assert failed["message"].endswith("failed with exit code 42 matching FailJob rule at index 1")
+
+
 async def test_a_finished_job_goes_after_its_time(world: World) -> None:
     world.create(job("true", ttlSecondsAfterFinished=1))
     await until(lambda: ended(world, "Complete"))
