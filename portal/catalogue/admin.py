@@ -9,43 +9,17 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from portal.domain import services
-from portal.domain.models import Accelerator, Flavor, Network, Priority, Template
+from portal.domain.models import Accelerator, Flavor, Network, Priority
 
 from . import rows
-from .loader import beside, known_slugs
+from . import template_admin as _template_admin  # noqa: F401 - registers its own
+from .loader import known_slugs
 from .validator import faults_of
-
-
-class TemplateForm(forms.ModelForm):
-    """The document in `spec` says everything; the columns beside it are copies for lists and filters."""
-
-    class Meta:
-        model = Template
-        fields = ["enabled", "spec"]
-
-    def clean_spec(self) -> Any:
-        spec = self.cleaned_data["spec"]
-        faults = faults_of("template", spec, known_slugs()) or beside("template", spec)
-        if faults:
-            raise forms.ValidationError([f"{fault.field}: {fault.message}" for fault in faults])
-        if self.instance.pk and spec["slug"] != self.instance.slug:
-            raise forms.ValidationError("slug: cannot be changed; environments name it")
-        return spec
 
 
 class _Catalogue(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # environments name it; disable it instead
-
-
-@admin.register(Template)
-class TemplateAdmin(_Catalogue):
-    form = TemplateForm
-    list_display = ["slug", "kind", "version", "position", "enabled"]
-    list_filter = ["kind", "enabled"]
-
-    def save_model(self, request: HttpRequest, obj: Template, form: Any, change: bool) -> None:
-        obj.pk = services.template_store(spec=obj.spec, enabled=obj.enabled).pk
 
 
 class _RowForm(forms.ModelForm):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import re
 from typing import Any
 
 import pytest
 from django.test import Client
 
+from portal.catalogue.loader import BUILTIN
+from portal.domain import services
 from portal.domain.lifecycle import Desired
 from portal.domain.models import Approval, ApprovalRule, Environment, Membership, Quota, Team, Template
 from tests.portal.world import World
@@ -96,18 +100,51 @@ def test_an_environment_cannot_be_changed_or_deleted_there(browser: Client, worl
     assert Environment.objects.get().state == "running"
 
 
-def test_a_template_is_held_to_the_rules_of_its_file(browser: Client) -> None:
-    import json
-
+def test_a_template_is_edited_as_yaml_and_held_to_the_rules_of_its_file(browser: Client) -> None:
     template = Template.objects.get(slug="dask")
-    broken = template.spec | {"roles": []}
     address = f"/admin/domain/template/{template.pk}/change/"
-    assert b"roles:" in browser.post(address, {"enabled": "on", "spec": json.dumps(broken)}).content
-    assert browser.post(address, {"enabled": "on", "spec": json.dumps(template.spec | {"position": 7})}).status_code == 200
-    newer = template.spec | {"position": 7, "version": template.version + 1}
-    assert browser.post(address, {"enabled": "on", "spec": json.dumps(newer)}).status_code == 302
+    versions = {"versions-TOTAL_FORMS": "0", "versions-INITIAL_FORMS": "0"}
+    shown = browser.get(address).content.decode()
+    assert "slug: dask\nversion:" in shown
+    text = (BUILTIN / "templates" / "dask.yaml").read_text()
+
+    def post(document: str, **fields: str) -> str:
+        answer = browser.post(address, {"enabled": "on", "document": document.replace("\n", "\r\n")} | versions | fields)
+        return "" if answer.status_code == 302 else html.unescape(answer.content.decode())
+
+    line = text[: text.index("image:")].count("\n") + 1
+    assert f"line {line}: roles[0].image: '' should be non-empty" in post(re.sub("image: .*", "image: ''", text, count=1))
+    assert "line 2: version: version" in post(text.replace("position: 20", "position: 7"))
+    assert "line 1: slug: cannot be changed" in post(text.replace("slug: dask", "slug: other"))
+    assert "line 4: not readable:" in post("slug: dask\nversion: 9\nkind: [\n")
+    newer = f"# ours\n{text}".replace(f"version: {template.version}", f"version: {template.version + 1}").replace("position: 20", "position: 7")
+    assert post(newer) == ""
+    before = template.version
     template.refresh_from_db()
-    assert (template.position, template.version) == (7, newer["version"])
+    assert (template.position, template.version, template.enabled) == (7, before + 1, True)
+    assert template.versions.get(version=template.version).source.startswith("# ours\n")
+    assert browser.post(address, {"document": newer} | versions).status_code == 302
+    template.refresh_from_db()
+    assert not template.enabled
+    added = {"enabled": "on", "document": newer.replace("slug: dask", "slug: mine")}
+    assert browser.post("/admin/domain/template/add/", added | versions).status_code == 302
+    assert Template.objects.get(slug="mine").enabled
+
+
+def test_versions_are_looked_at_and_redirected_there(browser: Client) -> None:
+    template = Template.objects.get(slug="dask")
+    first = template.version
+    services.template_store(spec=template.spec | {"version": first + 1})
+    old = template.versions.get(version=first)
+    page = "/admin/domain/templateversion/"
+    assert "slug: dask" in browser.get(f"{page}{old.pk}/change/").content.decode()
+    assert browser.post(f"{page}{old.pk}/change/", {"version": "99"}).status_code == 403
+    everyone = [row.pk for row in template.versions.all()]
+    for action, expected in (("redirect_to_newest", first + 1), ("keep_their_own", None)):
+        browser.post(page, {"action": action, "_selected_action": everyone})
+        old.refresh_from_db()
+        assert old.replaced_by == expected
+    assert template.versions.get(version=first + 1).replaced_by is None
 
 
 def test_a_rule_of_approval_must_say_something_that_can_be_checked(browser: Client, world: World) -> None:
