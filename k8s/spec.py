@@ -234,3 +234,4 @@ class TeamSpec:
     hub_cidrs: tuple[str, ...] = ()  # where the Hub and its proxy are
     hub_api_port: int = 8011
     egress_cidrs: tuple[str, ...] = ()
+    exceptions: tuple[str, ...] = ()  # Linux capabilities that its pods may have beyond restricted Pod Security

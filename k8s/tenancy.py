@@ -10,6 +10,7 @@ from .spec import TeamSpec
 
 Document = dict[str, Any]
 
+EXCEPTIONS = f"{names.PREFIX}/pod-security-exceptions"  # annotation of a namespace: capabilities that its pods may have
 NOTEBOOK_PORT = 8888
 _METADATA_SERVICE = ipaddress.ip_network("169.254.169.254/32")  # cloud credentials live there
 
@@ -19,9 +20,14 @@ def team_labels(team: TeamSpec) -> dict[str, str]:
 
 
 def namespace(team: TeamSpec) -> Document:
-    """The team's namespace, with restricted Pod Security enforced."""
+    """The team's namespace, with restricted Pod Security enforced. A team with an exception is only warned and recorded: there is no level
+    between that allows one capability. What its pods may have, `k8s.pods` sees to: all but the named capability stays restricted."""
     security = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team.namespace, "labels": {**team_labels(team), **security}}}
+    metadata: Document = {"name": team.namespace, "labels": {**team_labels(team), **security}}
+    if team.exceptions:
+        metadata["labels"]["pod-security.kubernetes.io/enforce"] = "privileged"
+        metadata["annotations"] = {EXCEPTIONS: ",".join(team.exceptions)}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
 def namespace_documents(team: TeamSpec) -> list[Document]:

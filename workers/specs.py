@@ -9,7 +9,7 @@ from django.conf import settings
 from k8s import names
 from k8s.devices import CLASS_QUOTA
 from k8s.spec import EnvironmentSpec, Home, TeamSpec, Topology
-from portal.domain.models import Accelerator, Environment, Quota, Team
+from portal.domain.models import Accelerator, Environment, PodException, Quota, Team
 from portal.domain.quantities import ACCELERATORS, weight_thousandths
 from portal.domain.shape import role_shapes
 
@@ -102,6 +102,7 @@ def team_spec(team: Team) -> TeamSpec:
         hub_cidrs=tuple(settings.HUB_CIDRS),
         hub_api_port=settings.HUB_API_PORT,
         egress_cidrs=tuple(settings.EGRESS_CIDRS),
+        exceptions=tuple(sorted(PodException.objects.filter(team=team, revoked_at=None).values_list("capability", flat=True))),
     )
 
 

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from . import services
 from .errors import DomainError
-from .models import Approval, ApprovalRule, Environment, Event, Membership, Node, Notification, Quota, Team, Usage, User, Volume
+from .models import Approval, ApprovalRule, Environment, Event, Membership, Node, Notification, PodException, Quota, Team, Usage, User, Volume
 from .quantities import BASE_RESOURCES, accelerator_of
 from .services.asking import HOURS
 
@@ -113,6 +113,48 @@ class TeamForm(forms.ModelForm):
         except DomainError as error:
             raise forms.ValidationError(error.detail) from None
         return slug
+
+
+class PodExceptionForm(forms.ModelForm):
+    class Meta:
+        model = PodException
+        fields = ["team", "capability", "reason"]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if data.get("capability"):
+            try:
+                data["capability"] = services.check_capability(data["capability"])
+            except DomainError as error:
+                self.add_error("capability", error.detail)
+        if not self.errors and PodException.objects.filter(team=data["team"], capability=data["capability"], revoked_at=None).exists():
+            self.add_error("capability", "The team has this exception already.")
+        return data
+
+
+@admin.register(PodException)
+class PodExceptionAdmin(ReadOnly):
+    """Granted here, revoked by the action of the list. Rows stay: they are the record of who allowed what and why."""
+
+    form = PodExceptionForm
+    list_display = ["team", "capability", "reason", "granted_by", "granted_at", "revoked_by", "revoked_at"]
+    list_filter = ["team", "capability"]
+    list_select_related = ["team", "granted_by", "revoked_by"]
+    actions = ["revoke"]
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.is_active and request.user.is_staff)
+
+    def save_model(self, request: HttpRequest, obj: PodException, form: Any, change: bool) -> None:
+        obj.pk = services.exception_grant(actor=_actor(request), team=obj.team, capability=obj.capability, reason=obj.reason).pk
+
+    @admin.action(description="Revoke: environments that need it are stopped", permissions=["add"])
+    def revoke(self, request: HttpRequest, queryset: Any) -> None:
+        for row in queryset:
+            try:
+                services.exception_revoke(actor=_actor(request), exception_id=row.pk)
+            except DomainError as error:
+                self.message_user(request, error.detail, level="error")
 
 
 class ApprovalRuleForm(forms.ModelForm):

@@ -14,6 +14,7 @@ from .environments import (
     environment_stop,
     volume_purge,
 )
+from .exceptions import check_capability, exception_grant, exception_revoke
 from .expiry import environment_complete, environment_expire
 from .handover import operator_chosen, queue_hand_over, queue_told
 from .idleness import activity_record, environment_in_use
@@ -48,6 +49,7 @@ __all__ = [
     "approval_grant",
     "approval_refuse",
     "archive_store",
+    "check_capability",
     "check_quota",
     "check_team_slug",
     "check_timezone",
@@ -69,6 +71,8 @@ __all__ = [
     "environment_stop",
     "environments_claim",
     "event_record",
+    "exception_grant",
+    "exception_revoke",
     "forecast",
     "lease_release",
     "lease_renew",

@@ -21,6 +21,7 @@ from .amounts import running_amounts
 from .asking import approved_amounts
 from .environments import check_can_run, shapes_of
 from .events import append, lock, move, write
+from .exceptions import check_exceptions
 from .notifications import notify
 from .requests import check_expiry, check_flavor, check_params, flavor_for
 
@@ -76,6 +77,7 @@ def _smaller(environment: Environment, flavor: str, workers: int | None, expires
         chosen = flavor_for(flavor)
         _check_smaller(chosen, environment.flavor)
         check_flavor(environment.template_spec, chosen)
+        check_exceptions(environment.team, chosen)
         changes["flavor"] = chosen
         says.append(f"The flavor is {chosen.slug} instead of {environment.flavor.slug}.")
     if workers is not None and workers != environment.workers:

@@ -16,7 +16,7 @@ from ..errors import Conflict, NotFound, ValidationError
 from ..lifecycle import Desired, State
 from ..models import Environment, Event, Membership, User, Volume
 from ..shape import RoleShape, role_shapes, scalable_param
-from . import asking, ledger, schedules, usage
+from . import asking, exceptions, ledger, schedules, usage
 from .amounts import running_amounts
 from .events import append, lock, move, write
 from .redirects import Following, following
@@ -71,6 +71,10 @@ def check_can_run(environment: Environment) -> None:
         raise Conflict("Its home volume is being purged; delete it and request a new one.")
     try:
         check_flavor(environment.template_spec, environment.flavor)
+    except ValidationError as error:
+        raise Conflict(error.errors["flavor"][0]) from None
+    try:
+        exceptions.check_exceptions(environment.team, environment.flavor, lock=True)
     except ValidationError as error:
         raise Conflict(error.errors["flavor"][0]) from None
     why = selectors.why_never_fits(shapes_of(environment))

@@ -22,7 +22,7 @@ from ..models import Environment, Event, Flavor, Priority, Team, Template, User,
 from ..params import check_values
 from ..quantities import STORAGE
 from ..shape import FlavorShape, RoleShape, parameters, parse_bytes, role_shapes
-from . import admission, asking, ledger, schedules
+from . import admission, asking, exceptions, ledger, schedules
 from .amounts import running_amounts
 from .events import append
 
@@ -168,6 +168,8 @@ def prepare(
     shapes: tuple[RoleShape, ...] = ()
     if chosen and shape:
         attempt(check_flavor, chosen.spec, shape)
+    if good_team and shape:
+        attempt(exceptions.check_exceptions, good_team, shape)
     if chosen and shape and "flavor" not in errors and good_params is not None:
         shapes = role_shapes(chosen.spec, good_params, flavor_shape(shape))
         why = selectors.why_never_fits(shapes)
@@ -200,6 +202,7 @@ def _check_still_may(draft: Draft) -> None:
     if not User.objects.select_for_update(no_key=True).filter(pk=draft.actor.pk, is_active=True).exists():
         raise Forbidden(_DEACTIVATED)
     _team_for(draft.actor, draft.team.slug)
+    exceptions.check_exceptions(draft.team, draft.flavor, lock=True)
     if _name_taken(draft.actor, draft.team, draft.name, lock=True):
         raise ValidationError.field("name", _TAKEN.format(name=draft.name))
 

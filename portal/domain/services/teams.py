@@ -69,7 +69,7 @@ def membership_remove(*, actor: User | None, team: Team, user: User) -> bool:
         if not deleted:
             return False
         mine = Environment.objects.filter(owner=user, team=team)
-        _stop_all(mine, actor, reason="LeftTeam", message=f"{user.username} is no longer in team {team.slug}, so it is stopped.")
+        stop_all(mine, actor, reason="LeftTeam", message=f"{user.username} is no longer in team {team.slug}, so it is stopped.")
         outbound.team_sync(team.slug)
     return True
 
@@ -89,7 +89,7 @@ def user_deactivate(*, actor: User | None, user: User) -> User:
         user.is_active = False
         ApiToken.objects.filter(user=user, revoked_at=None).update(revoked_at=timezone.now())
         _revoke_sign_ins(user)
-        _stop_all(
+        stop_all(
             Environment.objects.filter(owner=user), actor, reason="OwnerDeactivated", message=f"The account {user.username} was deactivated, so it is stopped."
         )
         outbound.hub_revoke(user.username)
@@ -106,7 +106,8 @@ def _revoke_sign_ins(user: User) -> None:
     Session.objects.filter(pk__in=mine).delete()
 
 
-def _stop_all(query: object, actor: User | None, *, reason: str, message: str) -> None:
+def stop_all(query: object, actor: User | None, *, reason: str, message: str) -> None:
+    """Stop those of a query of environments that are wanted running."""
     wanted = query.filter(desired=Desired.RUNNING).exclude(state=State.DELETED)  # type: ignore[attr-defined]
     for pk in wanted.order_by("pk").values_list("pk", flat=True):
         environment = lock(pk)
