@@ -150,3 +150,21 @@ def test_a_run_that_ends_badly_fails_with_its_last_lines(site: Site) -> None:
         assert part in failed.message, failed.message
     site.until(environment, lambda now: not site.left(now), "nothing to be left")
     assert (row(environment.pk).reserved, len(archived(environment)["launcher"])) == ({}, 2)
+
+
+def test_the_engine_is_told_before_a_replica_is_taken_away(site: Site) -> None:
+    document = template()
+    server, worker = document["roles"]
+    del document["success"]
+    tell = "import os, urllib.request; urllib.request.urlopen('http://${roles.server.first}:7000/gone-' + os.environ['POD_NAME'], timeout=20)"
+    worker |= {"name": "worker", "run": "always", "command": ["python", "-c", "import time; time.sleep(3600)"], "args": []}
+    worker |= {"stop_command": ["python", "-c", tell], "stop_timeout": "1m"}
+    del worker["retries"]
+    server["files"] = {"/opt/conf/it.json": "{}"}
+    environment = request(site, document)
+    up = site.until_state(environment, "running")
+    pod = next(item["name"] for item in up.observed["replicas"] if item["role"] == "server")
+    services.environment_scale(actor=site.world.alice, environment_id=environment.pk, workers=1)
+    site.until(environment, lambda now: [item["name"][-8:] for item in now.observed["replicas"][1:]] == ["worker-0"], "one worker to be left")
+    log, _ = site.cluster.read_log("atelier-vision", pod, "server", max_bytes=10_000)
+    assert [line.split("/")[-1] for line in log.decode().splitlines() if "/gone-" in line] == [f"gone-{pod.replace('server-0', 'worker-1')}"]
