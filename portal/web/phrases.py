@@ -34,6 +34,11 @@ PHRASES = (
     _("%(who)s asked for %(after)s workers instead of %(before)s."),
     _("%(who)s extended it to %(span)s from now."),
     _("Its time was over, so it is stopped. Start it again to go on; its home volume is kept."),
+    # runs that end
+    _("%(role)s has run to its end: it ended with exit code 0."),
+    _("%(role)s has run to its end: all %(count)s replicas ended with exit code 0."),
+    _("%(name)s has done its work, so it was stopped. What it printed is kept."),
+    _("The workers of %(name)s run once, all together. Stop it, scale it, and start it again."),
     # approval
     _("Waiting for approval by %(who)s."),
     _("Template %(template)s with flavor %(flavor)s needs approval in team %(team)s."),

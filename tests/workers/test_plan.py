@@ -51,6 +51,8 @@ def facts(desired: Desired, state: State, **more) -> Facts:
     [
         (facts(D.RUNNING, S.REQUESTED, fresh=True), (Step.QUEUE, Step.ADMIT)),
         (facts(D.RUNNING, S.QUEUED, fresh=True), (Step.ADMIT,)),
+        (facts(D.RUNNING, S.PROVISIONING, phase=P.COMPLETED), (Step.RUN, Step.COMPLETE)),
+        (facts(D.RUNNING, S.RUNNING, phase=P.COMPLETED), (Step.COMPLETE,)),
         (facts(D.RUNNING, S.QUEUED), (Step.ADMIT,)),
         (facts(D.RUNNING, S.QUEUED, fresh=True, admitted=True), (Step.APPLY, Step.PROVISION)),
         (facts(D.RUNNING, S.QUEUED, admitted=True), (Step.CLEAN, Step.APPLY, Step.PROVISION)),

@@ -7,12 +7,13 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+from django.utils import timezone
 
 from k8s import manifests
 from k8s.spec import Probe, Scratch, SecretKey, SecretMount
 from portal.domain import services
-from portal.domain.errors import ValidationError
-from portal.domain.models import Environment, Template
+from portal.domain.errors import Conflict, ValidationError
+from portal.domain.models import Environment, Notification, Template
 from tests.language import changed, everything
 from workers.specs import TemplateError, environment_spec
 
@@ -109,3 +110,29 @@ def test_an_image_that_is_gone_from_the_template_is_an_error_in_words(environmen
 def test_a_literal_stays_what_it_was(environment: Environment) -> None:
     environment.template_spec["connect"]["snippet"] = "$${params.label}"
     assert replace(environment_spec(environment)).connect_snippet == "${params.label}"
+
+
+def test_what_runs_once_is_scaled_while_it_rests_only(world: World) -> None:
+    document = changed("roles", 0, "replicas", to=2)
+    document["roles"][1]["replicas"] = {"min": 1, "max": 4}
+    environment = world.request("run", store(document))
+    services.environment_scale(actor=world.alice, environment_id=environment.pk, workers=2)  # it still waits
+    Environment.objects.filter(pk=environment.pk).update(state="running", admitted_at=timezone.now())
+    with pytest.raises(Conflict, match="run once"):
+        services.environment_scale(actor=world.alice, environment_id=environment.pk, workers=3)
+    services.environment_stop(actor=world.alice, environment_id=environment.pk)
+    Environment.objects.filter(pk=environment.pk).update(state="stopped")
+    services.environment_scale(actor=world.alice, environment_id=environment.pk, workers=3)
+    assert row(environment.pk).workers == 3
+
+
+def test_completion_is_told_once_and_not_against_a_newer_wish(world: World) -> None:
+    environment = world.request("run", store(everything()))
+    assert not services.environment_complete(environment.pk, "done.")  # it has not begun
+    Environment.objects.filter(pk=environment.pk).update(state="running")
+    assert not services.environment_complete(environment.pk, "done.", environment.desired_generation - 1)
+    assert services.environment_complete(environment.pk, "done.", environment.desired_generation)
+    assert not services.environment_complete(environment.pk, "done.")
+    done = row(environment.pk)
+    assert (done.desired, done.reason, done.message, done.delete_at is not None) == ("stopped", "Completed", "done.", True)
+    assert Notification.objects.filter(user=world.alice, code="Completed").count() == 1

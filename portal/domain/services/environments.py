@@ -226,6 +226,8 @@ def environment_scale(*, actor: User, environment_id: UUID | str, workers: int) 
         if environment.placement.get("queue") and environment.admitted_at and environment.desired == Desired.RUNNING:
             queue = environment.placement["queue"].title()  # a gang that another queue let go cannot grow or shrink in it
             raise Conflict(f"On this cluster {queue} decides what starts, all workers together. Stop {environment.name}, scale it, and start it again.")
+        if environment.admitted_at and environment.desired == Desired.RUNNING and environment.state not in _REST and _runs_once(environment.template_spec):
+            raise Conflict(f"The workers of {environment.name} run once, all together. Stop it, scale it, and start it again.")
         before = environment.workers
         changes: dict[str, object] = {"workers": workers, "params": params}
         if environment.reserved:
@@ -235,6 +237,10 @@ def environment_scale(*, actor: User, environment_id: UUID | str, workers: int) 
             changes["reserved"] = ledger.rebook(environment, running_amounts(shapes, usage.ahead(environment, timezone.now())))
         write(environment, actor=actor, code="ScaleRequested", message=f"{actor.username} asked for {workers} workers instead of {before}.", changes=changes)
         return environment
+
+
+def _runs_once(template_spec: Mapping[str, Any]) -> bool:
+    return any(role.get("run") == "once" for role in template_spec["roles"] if isinstance(role.get("replicas"), Mapping))
 
 
 def _refuse_asked(environment: Environment) -> None:

@@ -92,7 +92,7 @@ def environment_complete(environment_id: UUID | str, message: str, generation: i
             return False
         if generation is not None and environment.desired_generation != generation:
             return False
-        notification = f"{environment.name} has done its work: {message} What it printed is kept."
+        notification = f"{environment.name} has done its work, so it was stopped. What it printed is kept."
         stop_by_itself(environment, reason="Completed", message=message, notification=notification, deletes=True)
         return True
 
