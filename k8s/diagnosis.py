@@ -230,6 +230,16 @@ def _ran_steadily(ended: Object) -> bool:
 # --- what events tell --------------------------------------------------------
 
 
+def operator_finding(item: Object, events: Sequence[Object]) -> Finding | None:
+    """The newest warning about an operator's object, in the operator's words."""
+    about = [event for event in events if event.get("involvedObject", {}).get("uid") == item["metadata"]["uid"]]
+    newest = max(about, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "", default=None)
+    if newest is None:
+        return None
+    said = _shorten(str(newest.get("message", "")).strip().rstrip("."))
+    return Finding(code=str(newest.get("reason") or "OperatorWarning"), step="pod", fatal=False, message=f"{item['kind']} says: {said}.", remedy=_ASK_ADMIN)
+
+
 def create_finding(item: Object, events: Sequence[Object], *, pods: int, now: datetime) -> Finding | None:
     """Why the controller of a StatefulSet or Job cannot make its pods, from its FailedCreate events; None while nothing is missing."""
     if pods >= item["spec"].get("replicas", item["spec"].get("completions", 1)):

@@ -16,17 +16,29 @@ Whether a form is sound is checked when the catalogue is loaded (`portal.catalog
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from .errors import Rejected
 from .spec import EnvironmentSpec, Operator, Role
 
 Document = dict[str, Any]
 
 READY, FAILED, COMPLETED = "ready", "failed", "completed"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What an operator says of its object: READY, FAILED, COMPLETED or nothing, and its words."""
+
+    phase: str = ""
+    words: str = ""
+
+
 NODES = ("$pod", "$podSpec", "$podMetadata", "$replicas", "$container", "$int")
 
 
-class OperatorError(Exception):
+class OperatorError(Rejected):
     """The form of an operator's object cannot be filled in; the message says what is wrong in it."""
 
 
@@ -78,15 +90,15 @@ def custom_object(spec: EnvironmentSpec, operator: Operator, metadata: Mapping[s
 # --- what the operator says -----------------------------------------------------
 
 
-def standing(operator: Operator, item: Mapping[str, Any]) -> tuple[str, str]:
-    """What the operator says of its object: READY, FAILED, COMPLETED or empty, and its words. The first rule that holds counts."""
+def standing(operator: Operator, item: Mapping[str, Any]) -> Standing:
+    """What the operator says of its object. The first rule that holds counts."""
     for rule in operator.status:
         condition = next((each for each in _at(item, "status.conditions") or () if each.get("type") == rule.condition), {}) if rule.condition else {}
         holds = condition.get("status") == "True" if rule.condition else str(_at(item, rule.path)) in rule.values
         if holds:
             words = _at(item, rule.message) if rule.message else condition.get("message")
-            return rule.phase, str(words or "").strip()
-    return "", ""
+            return Standing(rule.phase, str(words or "").strip())
+    return Standing()
 
 
 def _at(item: Any, path: str) -> Any:

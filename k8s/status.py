@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from . import diagnosis, names, runs
+from . import diagnosis, names, operators, runs
 from .diagnosis import Finding
 from .spec import EnvironmentSpec, Role
 
@@ -50,6 +50,7 @@ class Seen:
     pods: Sequence[Object] = ()
     sets: Sequence[Object] = ()
     jobs: Sequence[Object] = ()
+    custom: Object | None = None  # the operator's object
     events: Sequence[Object] = ()  # Warnings of the namespace; those about other objects are passed over
     claim: Object | None = None
     server: Server | None = None
@@ -110,9 +111,12 @@ def _findings(spec: EnvironmentSpec, seen: Seen, now: datetime) -> list[Finding]
     steady = [pod for pod in seen.pods if pod["metadata"].get("labels", {}).get(names.ROLE) not in once]
     found = [finding for pod in steady if (finding := diagnosis.lost_finding(pod, seen.lost_nodes) or diagnosis.pod_finding(pod, now))]
     found += [finding for role in spec.roles if role.once for finding in runs.findings(role, seen.pods, seen.lost_nodes, now)]
-    own = {item["metadata"]["uid"] for item in (*seen.pods, *seen.sets, *seen.jobs, *([seen.claim] if seen.claim else []))}
+    single = [item for item in (seen.claim, seen.custom) if item]
+    own = {item["metadata"]["uid"] for item in (*seen.pods, *seen.sets, *seen.jobs, *single)}
     events = [event for event in seen.events if event.get("involvedObject", {}).get("uid") in own]
     found.extend(f for item in (*seen.sets, *seen.jobs) if (f := diagnosis.create_finding(item, events, pods=_pods_of_set(item, seen.pods), now=now)))
+    if seen.custom and (finding := diagnosis.operator_finding(seen.custom, events)):
+        found.append(finding)
     if seen.claim and (finding := diagnosis.claim_finding(seen.claim, events, now=now)):
         found.append(finding)
     found.extend(finding for pod in seen.pods if (finding := diagnosis.mount_finding(pod, events)))
@@ -128,13 +132,14 @@ def _pods_of_set(item: Object, pods: Sequence[Object]) -> int:
 
 
 def _cluster_verdict(spec: EnvironmentSpec, seen: Seen, findings: Sequence[Finding], was_ready: bool) -> Verdict:
-    if not seen.sets and not seen.jobs and not seen.pods:
+    if not seen.sets and not seen.jobs and not seen.pods and seen.custom is None:
         return Verdict(phase=Phase.GONE)
-    if ended := _end_of_runs(spec, seen):
+    said = operators.standing(spec.operator, seen.custom) if spec.operator and seen.custom else operators.Standing()
+    if ended := _end_by_operator(spec, said) or _end_of_runs(spec, seen):
         return ended
     ready = {role.name: _ready_count(role, seen) for role in spec.roles}
     if all(ready[role.name] >= role.replicas for role in spec.roles):
-        return Verdict(phase=Phase.READY)
+        return _ready_for_operator(spec, said, was_ready)
     # A cluster that has been up and still has its fixed roles can be used while workers come, go, or fail one by one, and while a run is tried again.
     steady = [role for role in spec.roles if not role.once]
     usable = was_ready and all(ready[role.name] >= (1 if role.scalable and role.replicas else role.replicas) for role in steady)
@@ -146,6 +151,25 @@ def _cluster_verdict(spec: EnvironmentSpec, seen: Seen, findings: Sequence[Findi
         return Verdict(phase=phase, reason=worst.code, message=worst.text)
     have, want = sum(min(ready[role.name], role.replicas) for role in spec.roles), sum(role.replicas for role in spec.roles)
     return Verdict(phase=Phase.DEGRADED if usable else Phase.PROGRESSING, reason="ReplicasStarting", message=f"{have} of {want} replicas are ready.")
+
+
+def _end_by_operator(spec: EnvironmentSpec, said: operators.Standing) -> Verdict | None:
+    """The end that the operator tells of, in its own words."""
+    what = f"{spec.operator.kind} {spec.base_name}" if spec.operator else ""
+    words = f": {said.words.rstrip('.')}" if said.words else ""
+    if said.phase == operators.FAILED:
+        return Verdict(phase=Phase.FAILED, reason="OperatorFailed", message=f"{what} has failed{words}. Read the logs of its replicas, then retry.")
+    if said.phase == operators.COMPLETED and spec.success:
+        return Verdict(phase=Phase.COMPLETED, reason="Completed", message=f"{what} has run to its end{words}.")
+    return None
+
+
+def _ready_for_operator(spec: EnvironmentSpec, said: operators.Standing, was_ready: bool) -> Verdict:
+    """All replicas are ready; whether the operator says so too, where it would."""
+    if spec.operator is None or said.phase == operators.READY or not any(rule.phase == operators.READY for rule in spec.operator.status):
+        return Verdict(phase=Phase.READY)
+    message = f"All replicas are ready; {spec.operator.kind} {spec.base_name} does not say so yet."
+    return Verdict(phase=Phase.DEGRADED if was_ready else Phase.PROGRESSING, reason="OperatorNotReady", message=message)
 
 
 def _end_of_runs(spec: EnvironmentSpec, seen: Seen) -> Verdict | None:
@@ -221,7 +245,9 @@ def _replicas(spec: EnvironmentSpec, pods: Sequence[Object]) -> list[dict[str, A
     for role in spec.roles:
         present = {pod["metadata"]["name"]: pod for pod in _of_role(role, pods)}
         wanted = expected_names(spec, role)
-        if role.once:  # their pods have random names: the newest try of each, and earlier ones after them
+        if spec.operator and role.name in spec.operator.roles:
+            wanted = []  # the operator names them
+        elif role.once:  # their pods have random names: the newest try of each, and earlier ones after them
             for index, each in runs.tries(role, pods).items():
                 if index < len(wanted):
                     wanted[index] = each[-1]["metadata"]["name"]

@@ -20,7 +20,7 @@ from portal.domain import services
 from portal.domain.lifecycle import State
 from portal.domain.models import Event
 
-from . import credentials, teams
+from . import credentials, operators, teams
 from . import queues as handed
 from .context import Context
 from .hub import HubUnreachable
@@ -81,6 +81,7 @@ def _make(context: Context) -> None:
         _make_notebook(context)
         return
     environment, cluster = context.environment, context.cluster
+    operators.settle(cluster, environment)
     spec = environment_spec(environment)
     team = teams.team_ensure(cluster, environment.team)
     owner = manifests.owner_reference(cluster.apply(manifests.parent(spec)))
@@ -171,7 +172,8 @@ def _belongs(item: Object, keep: set[str]) -> bool:
 
 def left_objects(context: Context) -> list[Object]:
     """Everything in the cluster that bears the environment's label."""
-    return context.cluster.list_labelled(names.namespace(context.environment.team.slug), {names.ENVIRONMENT: str(context.environment.id)})
+    found = context.cluster.list_labelled(names.namespace(context.environment.team.slug), {names.ENVIRONMENT: str(context.environment.id)})
+    return [*found, *operators.left(context.cluster, context.environment)]
 
 
 def is_empty(context: Context) -> bool:

@@ -15,7 +15,7 @@ from k8s.spec import EnvironmentSpec
 from k8s.status import Seen, Server
 from portal.domain.lifecycle import State
 
-from . import credentials
+from . import credentials, operators
 from .context import Context, selector
 
 Object = dict[str, Any]
@@ -38,7 +38,8 @@ def look(context: Context, spec: EnvironmentSpec) -> Look:
     """List what tells how the environment is. Raises `k8s.errors`, `HubError`."""
     label = selector(spec.id)
     kinds = [(api.PODS, spec.namespace, label, "")]
-    steady, once = [role for role in spec.roles if not role.once], [role for role in spec.roles if role.once]
+    own = manifests.own_roles(spec)
+    steady, once = [role for role in own if not role.once], [role for role in own if role.once]
     if not context.is_notebook:
         kinds.append((api.STATEFUL_SETS, spec.namespace, label, ""))
     if once:
@@ -49,24 +50,27 @@ def look(context: Context, spec: EnvironmentSpec) -> Look:
     parent = maps.get(spec.base_name)
     server = _server(context, spec) if context.is_notebook else None
     claim = context.cluster.get(api.CLAIMS, spec.home.claim, spec.namespace) if spec.home else None
+    custom = operators.object_of(context.cluster, spec)
     events: list[Object] = []
     if not all(_is_well(pod) for pod in pods) or len(pods) < sum(role.replicas for role in spec.roles):
         # Events have no labels; those of other environments are passed over by their object's uid.
         events = context.cluster.find(api.EVENTS, spec.namespace, fields="type=Warning")
     lost = lost_nodes(context, [pod for pod in pods if not _is_well(pod) and (context.environment.started_at or _is_overdue(pod, "creation", _SETTLING))])
-    seen = Seen(pods=pods, sets=sets, jobs=jobs, events=events, claim=claim, server=server, lost_nodes=lost)
+    seen = Seen(pods=pods, sets=sets, jobs=jobs, custom=custom, events=events, claim=claim, server=server, lost_nodes=lost)
     there = {(item["kind"], item["metadata"]["name"]) for item in (*sets, *jobs) if not item["metadata"].get("deletionTimestamp")}
     missing = [f"ConfigMap {spec.base_name}"] if parent is None or parent["metadata"].get("deletionTimestamp") else []
     if not context.is_notebook:
         runners = [("StatefulSet", role) for role in steady] + [("Job", role) for role in once]
         missing += [f"{kind} {name}" for kind, role in runners if (kind, name := names.role_name(spec.base_name, role.name)) not in there]
+    if spec.operator and (custom is None or custom["metadata"].get("deletionTimestamp")):
+        missing.append(f"{spec.operator.kind} {spec.base_name}")
     missing += [f"ConfigMap {name}" for role in spec.roles if role.files and (name := names.role_name(spec.base_name, role.name)) not in maps]
     if spec.secrets:
         secrets = credentials.there(context.cluster, spec)
         missing += [f"Secret {name}" for secret in spec.secrets if (name := names.secret_name(spec.base_name, secret)) not in secrets]
     if spec.home and claim is None:
         missing.append(f"PersistentVolumeClaim {spec.home.claim}")
-    return Look(seen=seen, stale=bool(missing) or _is_stale(context, spec, parent, sets), missing=tuple(missing))
+    return Look(seen=seen, stale=bool(missing) or _is_stale(context, spec, parent, [*sets, *([custom] if custom else [])]), missing=tuple(missing))
 
 
 def held_outside(context: Context, seen: Seen) -> bool:
@@ -104,15 +108,16 @@ def _is_ready(pod: Object) -> bool:
     return any(item["type"] == "Ready" and item["status"] == "True" for item in pod.get("status", {}).get("conditions", ()))
 
 
-def _is_stale(context: Context, spec: EnvironmentSpec, parent: Object | None, sets: list[Object]) -> bool:
+def _is_stale(context: Context, spec: EnvironmentSpec, parent: Object | None, there: list[Object]) -> bool:
     if parent is None or parent["metadata"].get("deletionTimestamp"):
         return True
     if context.is_notebook:
         return False  # its pod is made once, by the Hub; what is asked for later holds from the next start
     owner = manifests.owner_reference(parent)
-    present = {item["metadata"]["name"]: item for item in sets}
-    wanted = [manifests.sealed(manifests.role_set(spec, role, owner)) for role in spec.roles if not role.once]  # of a Job nothing can be changed
-    return any(document["metadata"]["name"] not in present or not api.is_current(present[document["metadata"]["name"]], document) for document in wanted)
+    present = {item["metadata"]["name"]: item for item in there}
+    wanted = [manifests.role_set(spec, role, owner) for role in manifests.own_roles(spec) if not role.once]  # of a Job nothing can be changed
+    wanted += [manifests.operator_object(spec, owner)] if spec.operator else []
+    return any((found := present.get(each["metadata"]["name"])) is None or not api.is_current(found, manifests.sealed(each)) for each in wanted)
 
 
 def _server(context: Context, spec: EnvironmentSpec) -> Server | None:

@@ -8,19 +8,26 @@ from typing import Any
 
 from django.conf import settings
 
-from k8s import errors
+from k8s import cluster as api
+from k8s import errors, names
 from k8s.cluster import Cluster, Kind
 from k8s.operators import roles_in
-from k8s.spec import Operator, StatusRule
+from k8s.spec import EnvironmentSpec, Operator, StatusRule
+from portal.domain import services
+from portal.domain.models import Environment
 from portal.domain.shape import RoleShape
 from portal.domain.variables import Value
 
-from .roles import amounts_of, resolved
+from .roles import TemplateError, amounts_of, resolved
 
 _LOOK_AGAIN_SECONDS = 300.0  # an operator is installed once; nobody waits for its first use
 
 # What this process found: (kubeconfig, group and version) -> (plurals that are served, when). Saves a request per environment, nothing else.
 _found: dict[tuple[str, str], tuple[frozenset[str], float]] = {}
+
+
+class OperatorMissing(TemplateError):
+    """The template runs only with an operator that the cluster does not have."""
 
 
 def forget() -> None:
@@ -79,9 +86,44 @@ def chosen(template: Mapping[str, Any], key: str, values: Mapping[str, Value]) -
     )
 
 
-def kind_of(operator: Operator) -> Kind:
-    """Where its objects live in the API."""
-    return Kind(version=operator.api_version, name=operator.kind, plural=operator.plural)
+def settle(cluster: Cluster, environment: Environment) -> None:
+    """Choose the operator of this run, once: a later look at the cluster does not change what runs. Raises `k8s.errors`, OperatorMissing."""
+    template = environment.template_spec
+    if "operator" not in environment.placement:
+        if not template.get("operators"):
+            return
+        key = services.operator_chosen(environment.pk, choose(cluster, template))
+        environment.placement = {**environment.placement, "operator": key}
+    if template.get("needs_operator") and not environment.placement["operator"]:
+        forget()  # it may have been installed a moment ago, and somebody is going to retry
+        there = " or ".join(f"{document['kind']} of {document['api']}" for document in template["operators"])
+        remedy = "Ask an admin to install it, or choose another template."
+        raise OperatorMissing(f"This template needs an operator that the cluster does not have: {there}. {remedy}")
+    for document in template.get("operators") or ():
+        api.know(_kind(document))
+
+
+def object_of(cluster: Cluster, spec: EnvironmentSpec) -> dict[str, Any] | None:
+    """The operator's object of an environment; None when there is none, or the cluster has lost the operator."""
+    if spec.operator is None:
+        return None
+    kind = Kind(version=spec.operator.api_version, name=spec.operator.kind, plural=spec.operator.plural)
+    return cluster.get(kind, spec.base_name, spec.namespace)
+
+
+def left(cluster: Cluster, environment: Environment) -> list[dict[str, Any]]:
+    """What is left of the operator's object of an environment, to be deleted."""
+    key = environment.placement.get("operator", "")
+    document = next((each for each in environment.template_spec.get("operators") or () if key_of(each) == key), None)
+    if document is None:
+        return []
+    name = names.object_name(environment.name, str(environment.id))
+    found = cluster.get(api.know(_kind(document)), name, names.namespace(environment.team.slug))
+    return [found] if found and found["metadata"].get("labels", {}).get(names.ENVIRONMENT) == str(environment.id) else []
+
+
+def _kind(document: Mapping[str, Any]) -> Kind:
+    return Kind(version=document["api"], name=document["kind"], plural=document["plural"])
 
 
 def amounts(shapes: Sequence[RoleShape]) -> dict[str, Value]:

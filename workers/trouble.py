@@ -10,6 +10,7 @@ from portal.domain.models import Environment
 
 from . import hub
 from .hub import HubError
+from .operators import OperatorMissing
 
 # The most that a back-off grows to, in seconds. What may mend itself (a cluster or Hub that is away) is noticed within this and a sweep.
 PASSING, LASTING = 10.0, 60.0
@@ -33,6 +34,8 @@ def explain(error: Exception) -> tuple[str, str]:
         return "HubUnreachable", f"{error}. It is tried again until it works."
     if isinstance(error, HubError):
         return "HubRefused", f"JupyterHub refuses it: {error}. Ask an admin; then retry."
+    if isinstance(error, OperatorMissing):
+        return "OperatorMissing", str(error)
     return "TemplateInvalid", f"{error} Ask an admin to correct the template."
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from k8s import manifests, operators
-from k8s.operators import OperatorError
+from k8s.operators import OperatorError, Standing
 from k8s.spec import Operator, StatusRule
 
 from .factories import OWNER, SCHEDULER, WORKER, cluster_spec, labels
@@ -98,4 +98,4 @@ def test_what_is_no_number_is_said() -> None:
     ],
 )
 def test_what_the_operator_says(status: dict[str, Any], expected: tuple[str, str]) -> None:
-    assert operators.standing(operator(), {"status": status}) == expected
+    assert operators.standing(operator(), {"status": status}) == Standing(*expected)
