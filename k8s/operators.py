@@ -3,11 +3,11 @@
 A template gives the object's form as data (`operators` in docs/adding-a-template.md): plain YAML in which some nodes stand for what
 the role's builders make, so that an operator's pods are the same pods, with the same labels, limits and security context:
 
-    {$pod: ROLE}             pod template (metadata and spec); `container: NAME` renames its container, `without: [command]` leaves fields out
+    {$pod: ROLE}             pod template (metadata and spec); `container: NAME` renames its container, `without: [command, pod.dnsPolicy]` leaves fields out
     {$podSpec: ROLE}         the pod's spec alone; the same options
     {$podMetadata: ROLE}     its labels and annotations alone
     {$replicas: ROLE}        how many are asked for
-    {$container: ROLE, field: image|command|args|env|resources}   one field of its container
+    {$container: ROLE, field: image|command|args|env|resources|...}   one field of its container; `{$podField: ROLE, field: volumes}` of its pod
     {$int: "text"}           the text as a whole number, for what comes from a variable
 
 Whether a form is sound is checked when the catalogue is loaded (`portal.catalogue.operators`).
@@ -35,7 +35,8 @@ class Standing:
     words: str = ""
 
 
-NODES = ("$pod", "$podSpec", "$podMetadata", "$replicas", "$container", "$int")
+NODES = ("$pod", "$podSpec", "$podMetadata", "$podField", "$replicas", "$container", "$int")
+_EMPTY: dict[str, Any] = {"image": "", "resources": {}, "nodeSelector": {}, "securityContext": {}, "affinity": {}}  # anything else is a list
 
 
 class OperatorError(Rejected):
@@ -72,12 +73,13 @@ def filled(body: Any, roles: Mapping[str, Role], pod: Callable[[Role], Document]
     template = pod(role)
     if node == "$podMetadata":
         return template["metadata"]
-    if node == "$container":
-        return template["spec"]["containers"][0].get(body["field"], [] if body["field"] != "image" else "")
+    if node in ("$container", "$podField"):
+        holder = template["spec"] if node == "$podField" else template["spec"]["containers"][0]
+        return holder.get(body["field"], _EMPTY.get(body["field"], []))
     container = template["spec"]["containers"][0]
     container["name"] = body.get("container", container["name"])
     for field in body.get("without", ()):
-        container.pop(field, None)
+        (template["spec"] if field.startswith("pod.") else container).pop(field.removeprefix("pod."), None)
     return template if node == "$pod" else template["spec"]
 
 

@@ -64,8 +64,8 @@ def choose(cluster: Cluster, template: Mapping[str, Any]) -> str:
 
 def chosen(template: Mapping[str, Any], key: str, values: Mapping[str, Value]) -> Operator | None:
     """The operator that was chosen for an environment, its variables resolved; None for the built-in way. Raises TemplateError."""
-    document = next((each for each in template.get("operators") or () if key_of(each) == key), None)
-    if document is None:
+    document = _document(template, key)
+    if not document:
         return None
     return Operator(
         api_version=document["api"],
@@ -113,17 +113,25 @@ def object_of(cluster: Cluster, spec: EnvironmentSpec) -> dict[str, Any] | None:
 
 def left(cluster: Cluster, environment: Environment) -> list[dict[str, Any]]:
     """What is left of the operator's object of an environment, to be deleted."""
-    key = environment.placement.get("operator", "")
-    document = next((each for each in environment.template_spec.get("operators") or () if key_of(each) == key), None)
-    if document is None:
+    document = _document(environment.template_spec, environment.placement.get("operator", ""))
+    if not document:
         return []
     name = names.object_name(environment.name, str(environment.id))
     found = cluster.get(api.know(_kind(document)), name, names.namespace(environment.team.slug))
     return [found] if found and found["metadata"].get("labels", {}).get(names.ENVIRONMENT) == str(environment.id) else []
 
 
+def _document(template: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    return next((each for each in template.get("operators") or () if key_of(each) == key), {})
+
+
 def _kind(document: Mapping[str, Any]) -> Kind:
     return Kind(version=document["api"], name=document["kind"], plural=document["plural"])
+
+
+def hosts_by(template: Mapping[str, Any], key: str) -> Mapping[str, str]:
+    """How the operator that was chosen names its replicas' hosts, by role; empty where ours do."""
+    return _document(template, key).get("hosts", {})
 
 
 def amounts(shapes: Sequence[RoleShape]) -> dict[str, Value]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings
@@ -17,6 +18,7 @@ from portal.domain.variables import Value
 Document = Mapping[str, Any]
 
 _MIB = 2**20
+_NO_HOSTS: Mapping[str, str] = MappingProxyType({})
 _ONLY_KEY = "value"  # of a secret that is one token
 
 
@@ -24,15 +26,25 @@ class TemplateError(Exception):
     """The template cannot be resolved; the message names what is wrong in it."""
 
 
-def values_of(bare: EnvironmentSpec, template: Document, params: Mapping[str, Any], shapes: Sequence[RoleShape]) -> dict[str, Value]:
-    """Values of the variables that every text of a template may name. `bare`: the spec as far as names go."""
+def values_of(
+    bare: EnvironmentSpec, template: Document, params: Mapping[str, Any], shapes: Sequence[RoleShape], hosts_by: Mapping[str, str] = _NO_HOSTS
+) -> dict[str, Value]:
+    """Values of the variables that every text of a template may name. `bare`: the spec as far as names go; `hosts_by`: role -> how an
+    operator names its replicas' hosts within the namespace, with `{name}` and `{index}`."""
     values: dict[str, Value] = {f"params.{name}": value for name, value in params.items()}
     values |= {"environment.id": bare.id, "environment.name": bare.name, "environment.owner": bare.owner, "environment.team": bare.team}
     for document, shape in zip(template["roles"], shapes, strict=True):
-        hosts = [replica_host(bare, shape.name, index) for index in range(shape.replicas)]
+        first, *others = [_host(bare, shape.name, index, hosts_by.get(shape.name, "")) for index in range(max(1, shape.replicas))]
+        hosts = [first, *others][: shape.replicas]
         ports = {port["name"]: port["port"] for port in document.get("ports", ())}
-        values |= variables.role_values(shape.name, role_host(bare, shape.name), hosts, ports, replica_host(bare, shape.name, 0))
+        values |= variables.role_values(shape.name, role_host(bare, shape.name), hosts, ports, first)
     return values
+
+
+def _host(bare: EnvironmentSpec, role: str, index: int, pattern: str) -> str:
+    if not pattern:
+        return replica_host(bare, role, index)
+    return f"{pattern.format(name=bare.base_name, index=index)}.{bare.namespace}.{bare.service_domain}"
 
 
 def resolved(text: str, values: Mapping[str, Value], *, expanded: bool = False) -> str:

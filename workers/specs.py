@@ -42,7 +42,8 @@ def environment_spec(environment: Environment, *, connect_env: Mapping[str, str]
         service_domain=settings.SERVICE_DOMAIN,
     )
     shapes = role_shapes(template, environment.params, shape, environment.workers if environment.kind == "cluster" else None)
-    values = values_of(bare, template, environment.params, shapes)
+    operator = environment.placement.get("operator", "")
+    values = values_of(bare, template, environment.params, shapes, operators.hosts_by(template, operator))
     family = accelerator.family if accelerator else ""
     extra = connect_env or {}
     roles = tuple(
@@ -70,7 +71,7 @@ def environment_spec(environment: Environment, *, connect_env: Mapping[str, str]
         success=template.get("success", {}).get("role", ""),
         topology=_topology(environment),
         queue=queues.order_of(environment),
-        operator=operators.chosen(template, environment.placement.get("operator", ""), {**values, **operators.amounts(shapes)}),
+        operator=operators.chosen(template, operator, {**values, **operators.amounts(shapes)}),
     )
 
 

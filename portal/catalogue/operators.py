@@ -8,7 +8,8 @@ from typing import Any
 Path = tuple[str | int, ...]
 
 PHASES = ("ready", "failed", "completed")
-CONTAINER_FIELDS = ("image", "command", "args", "env", "resources")
+CONTAINER_FIELDS = ("image", "command", "args", "env", "resources", "securityContext", "volumeMounts")
+POD_FIELDS = ("volumes", "nodeSelector", "tolerations", "securityContext", "affinity")
 _POD_OPTIONS = frozenset({"container", "without"})
 # A node of the body that stands for what the role's builders make, and the keys that may stand beside it; `k8s.operators` fills them in.
 NODES: dict[str, frozenset[str]] = {
@@ -17,6 +18,7 @@ NODES: dict[str, frozenset[str]] = {
     "$podMetadata": frozenset(),
     "$replicas": frozenset(),
     "$container": frozenset({"field"}),
+    "$podField": frozenset({"field"}),
     "$int": frozenset(),
 }
 
@@ -45,6 +47,7 @@ OPERATORS: dict[str, Any] = {
             "api": {"type": "string", "pattern": "^[a-z0-9.-]+/v[0-9a-z]+$"},
             "kind": {"type": "string", "pattern": "^[A-Z][A-Za-z0-9]{0,62}$"},
             "plural": {"type": "string", "pattern": "^[a-z0-9]{1,63}$"},
+            "hosts": {"type": "object", "additionalProperties": {"type": "string", "pattern": "^([-a-z0-9.]|\\{name\\}|\\{index\\})+$"}},
             "body": {"type": "object", "minProperties": 1, "propertyNames": {"not": {"enum": ["apiVersion", "kind", "metadata", "status"]}}},
             "status": {"type": "array", "minItems": 1, "items": _RULE},
         },
@@ -57,6 +60,7 @@ def operator_faults(operators: Sequence[Mapping[str, Any]], roles: Sequence[str]
     for index, operator in enumerate(operators):
         at: Path = ("operators", index)
         yield from _body(operator["body"], frozenset(roles), (*at, "body"))
+        yield from (((*at, "hosts", role), f"there is no role {role!r}") for role in operator.get("hosts", {}) if role not in roles)
         if not _named(operator["body"]):
             yield (*at, "body"), "makes no role's pods; use {$pod: ROLE} or {$podSpec: ROLE}"
 
@@ -85,8 +89,9 @@ def _node(body: Mapping[str, Any], node: str, roles: frozenset[str], path: Path)
             yield (*path, node), 'must be a text, such as "${resources.cpus}"'
     elif body[node] not in roles:
         yield (*path, node), f"names no role; there are {', '.join(sorted(roles))}"
-    if node == "$container" and body.get("field") not in CONTAINER_FIELDS:
-        yield (*path, "field"), f"must be one of {', '.join(CONTAINER_FIELDS)}"
+    fields = {"$container": CONTAINER_FIELDS, "$podField": POD_FIELDS}.get(node)
+    if fields and body.get("field") not in fields:
+        yield (*path, "field"), f"must be one of {', '.join(fields)}"
 
 
 def _named(body: Any) -> bool:

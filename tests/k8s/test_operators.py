@@ -18,7 +18,12 @@ BODY = {
         "flag": {"$int": "7"},
         "image": {"$container": "worker", "field": "image"},
         "args": {"$container": "scheduler", "field": "args"},
-        "head": {"metadata": {"$podMetadata": "scheduler"}, "spec": {"$podSpec": "scheduler", "container": "main", "without": ["command", "args"]}},
+        "volumes": {"$podField": "worker", "field": "volumes"},
+        "selector": {"$podField": "worker", "field": "nodeSelector"},
+        "head": {
+            "metadata": {"$podMetadata": "scheduler"},
+            "spec": {"$podSpec": "scheduler", "container": "main", "without": ["command", "args", "pod.enableServiceLinks"]},
+        },
         "groups": [{"count": {"$replicas": "worker"}, "template": {"$pod": "worker"}}],
     }
 }
@@ -45,7 +50,7 @@ def test_the_operators_object_holds_the_same_pods() -> None:
     sets = {role.name: manifests.role_set(plain, role, OWNER)["spec"]["template"] for role in plain.roles}
     head = sets["scheduler"]["spec"]
     head["containers"][0]["name"] = "main"
-    del head["containers"][0]["command"], head["containers"][0]["args"]
+    del head["containers"][0]["command"], head["containers"][0]["args"], head["enableServiceLinks"]
     assert documents[-1] == {
         "apiVersion": "x.test/v1",
         "kind": "Thing",
@@ -54,6 +59,8 @@ def test_the_operators_object_holds_the_same_pods() -> None:
             "flag": 7,
             "image": "daskdev/dask:1",
             "args": ["--host", "$(POD_IP)"],
+            "volumes": sets["worker"]["spec"]["volumes"],
+            "selector": {},
             "head": {"metadata": sets["scheduler"]["metadata"], "spec": head},
             "groups": [{"count": 2, "template": sets["worker"]}],
         },
