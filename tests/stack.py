@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import psutil
 
 from portal.runtime import ROOT
 
+# Below those that the system gives to outgoing connections, which would take a port between its choice and its use.
+PORTS = range(15_000, 30_000)
+_ours: list[IO[str]] = []  # locked files, one for each port that this process has chosen
+
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Free ports, which no other process of tests chooses until this one ends."""
+    folder = Path(tempfile.gettempdir()) / f"atelier-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        if len(found) == count:
+            break
+        mark = (folder / str(port)).open("a")
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:  # chosen by another, or in use
+            mark.close()
+            continue
+        _ours.append(mark)
+        found.append(port)
+    return found
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 120) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 300) -> Any:
     """The first true value of `condition`; AssertionError naming `what` when it does not come."""
     deadline = time.monotonic() + timeout
     while True:
@@ -71,7 +90,7 @@ class Stack:
         inherited = {key: value for key, value in os.environ.items() if key not in ("KUBECONFIG", "DATABASE_URL", "REDIS_URL")}
         return {**inherited, **self.settings}
 
-    def start(self, timeout: float = 120) -> float:
+    def start(self, timeout: float = 300) -> float:
         """Seconds until the banner was printed."""
         self.var.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
@@ -159,7 +178,7 @@ class Parts(Stack):
         super().__init__(var, **settings)
         self.parts: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, timeout: float = 120) -> float:
+    def start(self, timeout: float = 300) -> float:
         self.var.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         for name in self.NAMES:

@@ -13,19 +13,11 @@ import pytest
 from k8s import cluster as api
 from k8s import errors
 from k8s.cluster import Cluster
-from tests.embedded import EmbeddedCluster
+from tests.embedded import EmbeddedCluster, embedded
 from tests.faultproxy import Fault, FaultProxy, Kind, list_of, watch_of
 from tests.stack import wait_until
 
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    cluster = EmbeddedCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
+__all__ = ["embedded"]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from portal.runtime import ROOT
+from tests.migrated import put_database
 from tests.stack import Stack, free_ports, wait_until
 from tests.web.world import PASSWORD
 
@@ -42,8 +43,8 @@ class Portal:
 
     def start(self) -> None:
         self.var.mkdir(parents=True, exist_ok=True)
-        for arguments in (["migrate", "-v0"], ["collectstatic", "--noinput", "-v0"]):
-            subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, check=True)
+        put_database(self.var / "atelier.sqlite3")
+        subprocess.run([sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"], cwd=ROOT, env=self.env, check=True)
         self.spawn("redis", [sys.executable, "-m", "portal.ops.run", "redis"])
         self.spawn("web", [sys.executable, "-m", "uvicorn", "portal.asgi:application", "--host", "127.0.0.1", "--port", self.env["PORT"], "--no-access-log"])
         wait_until(self._answers, "the portal to answer")
@@ -103,8 +104,9 @@ def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole installation, as `make up` starts it."""
     stack = Stack(tmp_path_factory.mktemp("stack"))
+    put_database(stack.var / "atelier.sqlite3")
     try:
-        stack.start(timeout=300)
+        stack.start()
         yield stack
     finally:
         stack.stop()

@@ -135,11 +135,11 @@ def _cleaned(installation: Installation, wanted: list[Wish], limit: float, story
         headers = {"Authorization": f"Bearer {installation.token(wish.user)}"}
         purge = {} if wish.wanted == "deleted" else {"purge": "true"}
         url = f"{installation.url}/api/v1/environments/{wish.id}"
-        wait_until(lambda: _deleted(url, headers, purge), f"{wish.name} to be deleted", 60)  # noqa: B023
+        wait_until(lambda: _deleted(url, headers, purge), f"{wish.name} to be deleted")  # noqa: B023
         wish.wanted = "deleted"
     for user in {wish.user for wish in wanted}:  # volumes that people kept when they deleted a notebook
         headers = {"Authorization": f"Bearer {installation.token(user)}"}
-        wait_until(lambda: _volumes_purged(f"{installation.url}/api/v1/volumes", headers), f"the kept volumes of {user} to go", 120)  # noqa: B023
+        wait_until(lambda: _volumes_purged(f"{installation.url}/api/v1/volumes", headers), f"the kept volumes of {user} to go")  # noqa: B023
     last: list[str] = []
     while time.monotonic() < began + limit:
         last = differences(installation, wanted)

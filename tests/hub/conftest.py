@@ -19,6 +19,7 @@ from jupyterhub import orm
 from sqlalchemy.orm import Session
 
 from portal.runtime import ROOT, secret
+from tests.migrated import put_database
 from tests.stack import free_ports, wait_until
 
 PASSWORD = "a long enough pass phrase"
@@ -88,7 +89,7 @@ class Site:
             except httpx.HTTPError:
                 return False
 
-        wait_until(answers, f"{name} to answer", timeout=120)
+        wait_until(answers, f"{name} to answer")
 
     def stop(self, name: str) -> None:
         process = self.processes.pop(name, None)
@@ -168,7 +169,7 @@ class Browser(httpx.Client):
 
 def people(site: Site) -> None:
     """alice in team vision, bob in speech, charlie in none; the inactive dora, the admin ada, and an Alice who is not alice."""
-    site.manage("migrate", "--verbosity", "0")
+    put_database(site.var / "atelier.sqlite3")
     site.run(
         "from portal.domain.models import Membership, Team, User\n"
         f"make = lambda name, **more: User.objects.create_user(name, password={PASSWORD!r}, **more)\n"
@@ -181,7 +182,7 @@ def people(site: Site) -> None:
     site.manage("oidc_client")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site() -> Iterator[Site]:
     """Portal and Hub. There is no cluster and no queue."""
     with tempfile.TemporaryDirectory(prefix="atelier-hub-") as folder:
@@ -198,9 +199,9 @@ def site() -> Iterator[Site]:
             site.stop_all()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def live() -> Iterator[Site]:
-    """Portal, Hub and an embedded cluster with the namespace of team vision."""
+    """Portal, Hub and an embedded cluster with the namespace of team vision. Each test takes away the servers that it started."""
     with tempfile.TemporaryDirectory(prefix="atelier-hub-") as folder:
         site = Site(Path(folder))
         people(site)

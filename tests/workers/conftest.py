@@ -11,6 +11,9 @@ from portal.catalogue.loader import load
 from portal.celery import app
 from portal.domain import services
 from portal.domain.models import Environment, Membership, Team, User
+from tests.embedded import embedded
+
+__all__ = ["embedded"]
 
 
 @dataclass

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from portal.runtime import ROOT
+from tests.migrated import put_database
 from tests.portal.postgres import postgres_url
 from tests.stack import Parts, wait_until
 
@@ -50,6 +51,8 @@ def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     (folder / "kubeconfig").write_text(_NO_CLUSTER)
     stack = Parts(folder / "var", SWEEP_SECONDS="2", KUBECONFIG=str(folder / "kubeconfig"), **more)
     stack.var.mkdir()
+    if not more:
+        put_database(stack.var / "atelier.sqlite3")
     if more:  # the PostgreSQL of the session may have been used by other tests
         run(stack, "from django.db import connection as c\nc.cursor().execute('DROP SCHEMA public CASCADE; CREATE SCHEMA public')")
     try:

@@ -26,16 +26,6 @@ from .conftest import World, make_world, row
 pytestmark = [pytest.mark.integration, pytest.mark.django_db(transaction=True)]
 
 
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    embedded = EmbeddedCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        embedded.start()
-        yield embedded
-    finally:
-        embedded.stop()
-
-
 @pytest.fixture
 def cluster(embedded: EmbeddedCluster) -> Iterator[Cluster]:
     teams.forget()
@@ -63,7 +53,7 @@ class Site:
             return bool(condition(found[-1]))
 
         try:
-            wait_until(check, what, 60)
+            wait_until(check, what)
         except AssertionError as error:
             last = found[-1]
             raise AssertionError(f"{error}; it is {last.state}, {last.reason}: {last.message}") from error

@@ -46,15 +46,11 @@ def definition(group: str, version: str, kind: str, plural: str, *, namespaced: 
 
 
 def _running(folder: Any, *definitions: dict[str, Any]) -> Iterator[EmbeddedCluster]:
-    embedded = EmbeddedCluster(folder)
-    try:
-        embedded.start()
+    with EmbeddedCluster(folder) as embedded:
         extensions = client.ApiextensionsV1Api(config.new_client_from_config(str(embedded.kubeconfig)))
         for document in definitions:
             extensions.create_custom_resource_definition(document)
         yield embedded
-    finally:
-        embedded.stop()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Signs of use, measured: a real cluster with real processes, a server that answers as Prometheus does, and the real Hub."""
+"""Signs of use, measured: a real cluster with real processes, and a server that answers as Prometheus does. The Hub's are in tests/hub."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,15 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.utils import timezone
 
-from k8s import names
 from k8s.cluster import Cluster
 from portal.domain import services
 from portal.domain.models import Environment
 from tests.embedded import EmbeddedCluster
-from tests.hub.conftest import Site as HubSite
-from tests.hub.conftest import live  # noqa: F401 - a fixture
-from tests.hub.test_activity import Notebook
-from tests.hub.test_servers import ordered, remove, start_and_wait
 from tests.stack import free_ports, wait_until
 from workers import idleness, teams
 from workers.converge import converge
@@ -31,19 +25,10 @@ from workers.hub import Hub
 from .conftest import World, make_world, row
 
 pytestmark = [pytest.mark.integration, pytest.mark.django_db(transaction=True)]
+CLUSTER_OPTIONS = ("--metrics-window", "1")
 RULE = {"after": "1h", "warn": "10m", "cpu_percent": 20, "accelerator_percent": 5}
 BUSY = ["sh", "-c", "while :; do :; done"]
 SLEEPING = ["sleep", "infinity"]
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    found = EmbeddedCluster(tmp_path_factory.mktemp("cluster"), "--metrics-window", "1")
-    try:
-        found.start()
-        yield found
-    finally:
-        found.stop()
 
 
 @pytest.fixture
@@ -238,36 +223,3 @@ def test_the_embedded_clusters_own_accelerators_are_read() -> None:
         'DCGM_FI_DEV_GPU_UTIL{gpu="2",UUID="GPU-c"} 50\n'
     )
     assert idleness.text_percents(text) == {("atelier-vision", "train-0"): 97.0}
-
-
-def test_a_running_cell_keeps_a_notebook_from_being_idle(world: World, live: HubSite, settings: Any) -> None:  # noqa: F811 - the fixture
-    """The whole way: a kernel that computes in silence, the Hub that asks its server, and the judge."""
-    server, options = ordered("study")
-    start_and_wait(live, server, options)
-    made = world.request("study", "notebook")
-    Environment.objects.filter(pk=made.pk).delete()
-    made.pk, made.state, made.template_spec = options["environment"], "running", made.template_spec | {"idle": RULE}
-    made.started_at = timezone.now() - timedelta(hours=3)
-    made.observed = {"replicas": [{"name": server, "state": "running"}]}
-    made.save(force_insert=True)
-    assert names.object_name("study", options["environment"]) == server
-    hub, cluster = Hub(live.hub_api, live.service_token), Cluster(live.var / "cluster" / "kubeconfig")
-
-    def sign() -> dict[str, Any]:
-        idleness.measure(cluster, hub)
-        return signs(made).get("notebook") or {}
-
-    wait_until(lambda: sign().get("kernels_busy") == 0, "the notebook to be quiet")
-    assert sign()["last"]
-    kernel = Notebook(live, server).run("import time\nwhile True:\n    time.sleep(0.1)")
-    wait_until(lambda: sign().get("kernels_busy") == 1, "the kernel to be seen")
-    assert row(made.pk).idle_since is None
-    assert row(made.pk).state == "running"
-    Notebook(live, server).interrupt(kernel)
-    wait_until(lambda: sign().get("kernels_busy") == 0, "the kernel to be idle")
-    remove(live, server)
-    # The Hub no longer knows it: not measured, which is not idle.
-    idleness.measure(cluster, hub)
-    assert signs(made)["notebook"] is None
-    hub.close()
-    cluster.close()

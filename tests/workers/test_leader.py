@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +52,12 @@ class Process:
             self.process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=stream)
 
     def says(self, word: str) -> str:
-        return str(wait_until(lambda: next((line for line in self.out.read_text().splitlines() if line.startswith(word)), ""), f"it {word}", 120))
+        return str(wait_until(lambda: next((line for line in self.out.read_text().splitlines() if line.startswith(word)), ""), f"it {word}"))
 
     def leave(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    embedded = EmbeddedCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        embedded.start()
-        yield embedded
-    finally:
-        embedded.stop()
 
 
 @pytest.fixture
@@ -84,9 +75,23 @@ def processes(embedded: EmbeddedCluster, tmp_path: Path) -> Iterator[Any]:
         each.process.wait()
 
 
-def holder(cluster: Cluster, role: str) -> str:
+def lease_of(cluster: Cluster, role: str) -> dict[str, Any]:
     (lease,) = [item for item in cluster.find(api.LEASES, "default") if item["metadata"]["name"].startswith(f"atelier-{role}-")]
-    return str(lease["spec"]["holderIdentity"])
+    return dict(lease["spec"])
+
+
+def holder(cluster: Cluster, role: str) -> str:
+    return str(lease_of(cluster, role)["holderIdentity"])
+
+
+def goes_on(cluster: Cluster, role: str, seconds: float) -> None:
+    """Waits until the lease was renewed for so long: time enough for others to do wrong."""
+
+    def renewed() -> datetime:
+        return datetime.fromisoformat(lease_of(cluster, role)["renewTime"])
+
+    end = renewed() + timedelta(seconds=seconds)
+    wait_until(lambda: renewed() > end, f"{seconds} s of renewals")
 
 
 @pytest.mark.parametrize("identities", [("", ""), ("elsewhere-1", "elsewhere-2")], ids=["on one machine", "on two machines"])
@@ -96,7 +101,8 @@ def test_another_leads_after_the_leader_was_killed(processes: Any, embedded: Emb
     first.says("leads")
     second = processes(role, identities[1])
     cluster = Cluster(embedded.kubeconfig)
-    time.sleep(module.LEASE_SECONDS + 1)  # long enough for one that does not respect the lease to show itself
+    second.says("begins")
+    goes_on(cluster, role, module.LEASE_SECONDS + 1)  # long enough for one that does not respect the lease to show itself
     assert "leads" not in second.out.read_text()
     first.process.kill()
     first.process.wait()
@@ -119,7 +125,7 @@ def test_whoever_cannot_renew_leads_no_more_before_another_does(embedded: Embedd
         gained: list[str] = []
         cut_off = Leader(Cluster(proxy.kubeconfig), "cut", lambda: gained.append("first"), identity="elsewhere-1")
         cut_off.start()
-        wait_until(lambda: cut_off.leads, "the first to lead", 60)
+        wait_until(lambda: cut_off.leads, "the first to lead")
         other = Leader(Cluster(embedded.kubeconfig), "cut", lambda: gained.append("second"), identity="elsewhere-2")
         other.start()
         both: list[bool] = []
@@ -133,9 +139,9 @@ def test_whoever_cannot_renew_leads_no_more_before_another_does(embedded: Embedd
         looking.start()
         try:
             stall = proxy.inject(Fault(Kind.STALL, seconds=3600, match=_leases))
-            wait_until(lambda: other.leads, "the second to lead", 60)
+            wait_until(lambda: other.leads, "the second to lead")
             proxy.withdraw(stall)
-            time.sleep(3 * module.RETRY_SECONDS)  # the first may speak again, and finds that it is not the one
+            goes_on(Cluster(embedded.kubeconfig), "cut", 3 * module.RETRY_SECONDS)  # the first may speak again, and finds that it is not the one
             assert other.leads
             assert not cut_off.leads
         finally:
@@ -182,10 +188,10 @@ def test_a_follower_keeps_what_it_hears_to_itself_until_it_leads(embedded: Embed
     assert sent == []
     watcher.leader._until = time.monotonic() + 60  # as after the lease was got
     watcher._gained()
-    wait_until(lambda: sent == [identifier], "what it heard before", 10)
+    wait_until(lambda: sent == [identifier], "what it heard before")
     watcher.leader._until = 0.0
     watcher.nudges.nudge(identifier)
     watcher.leader._until = time.monotonic() + 60
     other = json.loads(json.dumps(item).replace(identifier, "0193aabb-0000-7000-8000-000000000000"))
     watcher._pod_changed(None, pod_seen(other))
-    wait_until(lambda: len(sent) > 1, "what it hears as a leader", 10)
+    wait_until(lambda: len(sent) > 1, "what it hears as a leader")

@@ -21,16 +21,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.django_db(transaction=True)]
 SPACE = "atelier-vision"
 
 
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    embedded = EmbeddedCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        embedded.start()
-        yield embedded
-    finally:
-        embedded.stop()
-
-
 @pytest.fixture
 def cluster(embedded: EmbeddedCluster, settings: Any) -> Iterator[Cluster]:
     teams.forget()

@@ -30,17 +30,6 @@ from .many import many_environments
 pytestmark = [pytest.mark.integration, pytest.mark.django_db(transaction=True)]
 
 
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    embedded = EmbeddedCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        embedded.start()
-        Cluster(embedded.kubeconfig).create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        yield embedded
-    finally:
-        embedded.stop()
-
-
 class Site:
     """A watcher of which only the mirrors run, and orphans looked for by hand, at times of the test's choosing."""
 
@@ -54,19 +43,24 @@ class Site:
             mirror.start()
 
     def things(self) -> list[Thing]:
-        return wait_until(self.watcher.things, "complete mirrors", 60)
+        return wait_until(self.watcher.things, "complete mirrors")
 
     def until_seen(self, count: int, prefix: str) -> list[Thing]:
         def seen() -> list[Thing] | None:
             found = self.things()
             return found if sum(item.name.startswith(prefix) for item in found) == count else None
 
-        return wait_until(seen, f"{count} of {prefix} in the mirrors", 60)
+        return wait_until(seen, f"{count} of {prefix} in the mirrors")
 
     def row(self, state: str, **more: Any) -> str:
         (made,) = many_environments(1, owner=self.world.alice, team=self.world.vision, states=(state,), **more)
         Environment.objects.filter(pk=made.pk).update(name=f"n{made.pk.hex[:8]}")
         return str(made.pk)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _namespace(embedded: EmbeddedCluster) -> None:
+    Cluster(embedded.kubeconfig).create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
 
 
 @pytest.fixture
@@ -127,7 +121,7 @@ def test_the_live_object_decides_not_the_picture_of_it(site: Site) -> None:
     site.orphans.objects(found, 100.0)
     site.cluster.replace({**made[0], "metadata": {**made[0]["metadata"], "labels": {**made[0]["metadata"]["labels"], names.INSTALL: "other"}}})
     site.cluster.delete(made[1])
-    wait_until(lambda: site.cluster.get(api.CONFIG_MAPS, "lost-1", NAMESPACE) is None, "it to go", 30)
+    wait_until(lambda: site.cluster.get(api.CONFIG_MAPS, "lost-1", NAMESPACE) is None, "it to go")
     site.cluster.create(config_map("lost-1", labels(site.install, str(uuid4()))))
     assert site.orphans.objects(found, 111.0) == 1, "of the old picture only the one that is still as it was"
     assert [bool(site.cluster.get(api.CONFIG_MAPS, f"lost-{number}", NAMESPACE)) for number in range(3)] == [True, True, False]
@@ -159,10 +153,10 @@ def test_mirrors_that_hear_nothing_are_no_ground_to_act_on(site: Site, embedded:
         for mirror in watcher.mirrors:
             mirror.start()
         try:
-            wait_until(lambda: watcher.things() is not None, "complete mirrors", 60)
+            wait_until(lambda: watcher.things() is not None, "complete mirrors")
             monkeypatch.setattr("workers.mirror.SILENCE_SECONDS", 2.0)
             proxy.inject(Fault(Kind.STALL, seconds=3600))
-            wait_until(lambda: watcher.things() is None, "the silence to be noticed", 60)
+            wait_until(lambda: watcher.things() is None, "the silence to be noticed")
         finally:
             watcher.stop()
             proxy.clear()
@@ -207,7 +201,7 @@ def test_a_watcher_that_leads_removes_orphans_by_itself(site: Site) -> None:
     watcher.leader._until = time.monotonic() + 600  # as after the lease was got
     looking.start()
     try:
-        wait_until(lambda: places(site.cluster, "lost") == set(), "them to go", 120)
+        wait_until(lambda: places(site.cluster, "lost") == set(), "them to go")
     finally:
         watcher.stop()
         looking.join(30)

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from portal.runtime import ROOT
 from tests.embedded import EmbeddedCluster
+from tests.migrated import put_database
 from tests.portal.postgres import postgres_url
 
 from .racing import PROCESSES, TURNS
@@ -21,20 +21,13 @@ __all__ = ["postgres_url"]
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    embedded = EmbeddedCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        embedded.start()
-        yield embedded
-    finally:
-        embedded.stop()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of the test's own."""
-    return f"sqlite:///{tmp_path / 'race.sqlite3'}" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    put_database(tmp_path / "race.sqlite3")
+    return f"sqlite:///{tmp_path / 'race.sqlite3'}"
 
 
 def test_messages_delivered_three_times_do_no_harm_and_a_lease_has_one_holder(url: str, tmp_path: Path, embedded: EmbeddedCluster) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from k8s import errors, names
 from k8s.cluster import Cluster
 from portal.domain import selectors, services
 from portal.domain.models import Environment, Event, Quota
-from tests.embedded import EmbeddedCluster
 from tests.stack import wait_until
 from workers import actions, lease, looking
 from workers import converge as converging
@@ -31,18 +29,8 @@ from .test_converge import Site, cluster, codes, site, small, states
 __all__ = ["cluster", "site"]
 pytestmark = [pytest.mark.integration, pytest.mark.django_db(transaction=True)]
 
+CLUSTER_OPTIONS = ("--node-grace", "4", "--toleration-seconds", "1")  # nodes are given up soon, and their pods at once
 NAMESPACE = "atelier-vision"
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    """Nodes are given up soon, and their pods at once."""
-    embedded = EmbeddedCluster(tmp_path_factory.mktemp("cluster"), "--node-grace", "4", "--toleration-seconds", "1")
-    try:
-        embedded.start()
-        yield embedded
-    finally:
-        embedded.stop()
 
 
 @pytest.fixture
@@ -157,8 +145,8 @@ def test_a_cluster_that_was_up_and_then_crashes_again_and_again_is_given_up_with
             return False
         return True
 
-    wait_until(reach, "the process to listen", 60)
-    wait_until(lambda: site.look(environment).state == "failed", "it to be given up", 240)
+    wait_until(reach, "the process to listen")
+    wait_until(lambda: site.look(environment).state == "failed", "it to be given up")
     found = row(environment.pk)
     assert found.reason == "ContainerExited"
     assert "exit code 9 for the 4th time" in found.message, "a container that had been up is given some tries"
@@ -265,7 +253,7 @@ def test_a_worker_that_lost_its_lease_half_way_takes_no_further_step(site: Site,
             if document["kind"] == "ConfigMap" and document["metadata"]["name"].startswith("grid"):
                 Environment.objects.filter(pk=environment.pk).update(lease_holder="another", lease_until=timezone.now() + timedelta(minutes=1))
                 ran_out = time.monotonic() + 2 * lease.SECONDS
-                wait_until(lambda: time.monotonic() > ran_out, "the lease to run out", 60)
+                wait_until(lambda: time.monotonic() > ran_out, "the lease to run out")
             return super().apply(document)
 
     environment = small(site.world.request(params={"workers": 1}))

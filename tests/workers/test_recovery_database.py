@@ -6,7 +6,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,6 @@ from tests.embedded import EmbeddedCluster
 from tests.stack import wait_until
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def embedded(tmp_path: Path) -> Iterator[EmbeddedCluster]:
-    embedded = EmbeddedCluster(tmp_path / "cluster")
-    try:
-        embedded.start()
-        yield embedded
-    finally:
-        embedded.stop()
 
 
 def test_a_worker_outlives_a_restart_of_postgresql_in_the_middle_of_its_work(tmp_path: Path, embedded: EmbeddedCluster) -> None:
@@ -44,12 +33,12 @@ def test_a_worker_outlives_a_restart_of_postgresql_in_the_middle_of_its_work(tmp
             assert worker.poll() is None, (tmp_path / "worker.err").read_text()
             return out.read_text().split()
 
-        wait_until(lambda: {"queued", "provisioning"} & set(said()), "the work to begin", 120)
+        wait_until(lambda: {"queued", "provisioning"} & set(said()), "the work to begin")
         server.cleanup()  # every connection is cut
-        wait_until(lambda: said()[-1] == "away", "the worker to notice", 60)
+        wait_until(lambda: said()[-1] == "away", "the worker to notice")
         server = pgserver.get_server(folder, cleanup_mode="stop")
         assert server.get_uri() == environment["DATABASE_URL"]
-        wait_until(lambda: said()[-1] == "running", "it to be up", 120)
+        wait_until(lambda: said()[-1] == "running", "it to be up")
         assert "failed" not in said()
     finally:
         worker.kill()

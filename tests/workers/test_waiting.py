@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from portal.ops.client import Api
+from tests.migrated import put_database
 from tests.stack import running, wait_until
 
 NODES = """
@@ -20,6 +21,7 @@ nodes:
 def test_a_second_cluster_waits_for_the_room_of_the_first_and_gets_it(tmp_path: Path) -> None:
     nodes = tmp_path / "nodes.yaml"
     nodes.write_text(NODES)
+    put_database(tmp_path / "var" / "atelier.sqlite3")
     with running(tmp_path / "var", CLUSTER_NODES=str(nodes)) as stack, Api(stack.url, stack.token()) as api:
         wish = {"template": "dask", "flavor": "cpu-small", "team": "vision", "params": {"workers": 2}}
         first = api.call("POST", "/environments", json=wish | {"name": "first"})["id"]

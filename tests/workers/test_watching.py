@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,21 +91,11 @@ def test_many_changes_at_once_wake_a_worker_twice_at_most(monkeypatch: pytest.Mo
     monkeypatch.setattr(nudges, "_send", sent.append)
     nudges.start()
     nudges.nudge("a")
-    wait_until(lambda: sent == ["a"], "the first nudge to go at once", 10)
+    wait_until(lambda: sent == ["a"], "the first nudge to go at once")
     for _ in range(50):
         nudges.nudge("a")
         nudges.nudge("b")
-    wait_until(lambda: sorted(sent) == ["a", "a", "b"], "one more for all that came after", 10)
-
-
-@pytest.fixture
-def embedded(tmp_path: Path) -> Iterator[EmbeddedCluster]:
-    embedded = EmbeddedCluster(tmp_path / "cluster")
-    try:
-        embedded.start()
-        yield embedded
-    finally:
-        embedded.stop()
+    wait_until(lambda: sorted(sent) == ["a", "a", "b"], "one more for all that came after")
 
 
 @pytest.mark.integration
@@ -128,14 +116,14 @@ def test_a_mirror_outlives_its_cluster_and_hears_what_it_missed(embedded: Embedd
     mirror = Mirror(cluster, api.CONFIG_MAPS, changed, whole, labels="mirrored=yes")
     mirror.start()
     try:
-        wait_until(lambda: ("first", "new") in heard, "the list", 30)
+        wait_until(lambda: ("first", "new") in heard, "the list")
         apply("second", {})
-        wait_until(lambda: ("second", "new") in heard, "the watch", 30)
+        wait_until(lambda: ("second", "new") in heard, "the watch")
         embedded.kill()
         embedded.start()
         cluster.delete(first)
         apply("second", {"a": "1"})
-        wait_until(lambda: {("first", "gone"), ("second", "changed")} <= set(heard), "what happened since", 60)
+        wait_until(lambda: {("first", "gone"), ("second", "changed")} <= set(heard), "what happened since")
         assert [item["metadata"]["name"] for item in mirror.objects()] == ["second"]
     finally:
         mirror.stop()
@@ -152,7 +140,7 @@ def test_a_change_that_cannot_be_handled_does_not_end_a_mirror(embedded: Embedde
     mirror = Mirror(Cluster(embedded.kubeconfig), api.NAMESPACES, changed, whole)
     mirror.start()
     try:
-        wait_until(lambda: {"default", "kube-system"} <= set(seen), "every namespace", 30)
+        wait_until(lambda: {"default", "kube-system"} <= set(seen), "every namespace")
         assert mirror.is_alive()
     finally:
         mirror.stop()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from portal.runtime import ROOT
+from tests.migrated import put_database
 from tests.portal.postgres import postgres_url
 
 __all__ = ["postgres_url"]
@@ -20,7 +21,10 @@ AT_ONCE = 16
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of the test's own."""
-    return f"sqlite:///{tmp_path / 'race.sqlite3'}" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    put_database(tmp_path / "race.sqlite3")
+    return f"sqlite:///{tmp_path / 'race.sqlite3'}"
 
 
 def test_of_many_answers_at_once_one_counts_and_timers_at_once_act_once(url: str, tmp_path: Path) -> None:

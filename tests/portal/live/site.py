@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from portal.runtime import ROOT
+from tests.migrated import put_database
 from tests.stack import free_ports, wait_until
 
 PATIENCE = 60
@@ -39,7 +40,7 @@ class Site:
 
     def start(self) -> None:
         self.var.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=self.env, check=True)
+        put_database(self.var / "atelier.sqlite3")
         self.spawn("redis", [sys.executable, "-m", "portal.ops.run", "redis"])
         self.spawn("web", [sys.executable, "-m", "uvicorn", "portal.asgi:application", "--host", "127.0.0.1", "--port", self.port, "--no-access-log"])
         self.spawn("rows", [sys.executable, "-m", "tests.portal.live.rows"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -51,7 +51,7 @@ def test_ctrl_c_leaves_no_process_and_a_second_start_brings_environments_back(st
         body = {"name": "keeper", "template": "dask", "flavor": "cpu-small", "team": "vision", "params": {"workers": 1}}
         identifier = api.call("POST", "/environments", json=body)["id"]
         api.wait_state(identifier, "running")
-    assert any("dask" in " ".join(process.cmdline()) for process in stack.processes()), "pods count among its processes"
+    assert _pods(stack), "pods count among its processes"
     stack.interrupt()
     assert stack.process is not None
     assert stack.process.returncode == 0, stack.output.read_text()
@@ -60,9 +60,13 @@ def test_ctrl_c_leaves_no_process_and_a_second_start_brings_environments_back(st
     stack.start()
     assert stack.credentials() == passwords
     with Api(stack.url, stack.token()) as api:
-        wait_until(lambda: _serving(api.environment(identifier)), "both replicas to be ready again")
+        wait_until(lambda: _pods(stack) and _serving(api.environment(identifier)), "both replicas to be ready again, which the row may have said all the time")
     stack.interrupt()
     assert stack.processes() == []
+
+
+def _pods(stack: Stack) -> bool:
+    return any("dask" in " ".join(process.cmdline()) for process in stack.processes())
 
 
 def _serving(environment: dict) -> bool:

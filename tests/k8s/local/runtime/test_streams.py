@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -15,6 +14,8 @@ import pytest
 import websocket
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import portforward, stream
+
+from tests.stack import free_ports
 
 from .conftest import PATIENCE, Server, pod, pod_ip_env
 
@@ -154,9 +155,7 @@ def test_the_official_client_forwards_ports(talker: Server) -> None:
 
 @needs_kubectl
 def test_kubectl_forwards_ports_through_its_tunnel(talker: Server) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     command = ["kubectl", "--kubeconfig", str(talker.kubeconfig), "port-forward", "--address", "127.0.0.1", "pod/web", f"{port}:8000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
