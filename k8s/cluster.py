@@ -46,6 +46,7 @@ SERVICES = Kind(version="v1", name="Service", plural="services")
 SECRETS = Kind(version="v1", name="Secret", plural="secrets")
 CONFIG_MAPS = Kind(version="v1", name="ConfigMap", plural="configmaps")
 CLAIMS = Kind(version="v1", name="PersistentVolumeClaim", plural="persistentvolumeclaims")
+VOLUMES = Kind(version="v1", name="PersistentVolume", plural="persistentvolumes", namespaced=False)
 EVENTS = Kind(version="v1", name="Event", plural="events")
 SERVICE_ACCOUNTS = Kind(version="v1", name="ServiceAccount", plural="serviceaccounts")
 QUOTAS = Kind(version="v1", name="ResourceQuota", plural="resourcequotas")
@@ -74,6 +75,7 @@ KINDS = {
         SECRETS,
         CONFIG_MAPS,
         CLAIMS,
+        VOLUMES,
         EVENTS,
         SERVICE_ACCOUNTS,
         QUOTAS,

@@ -15,6 +15,7 @@ KIND = f"{PREFIX}/kind"
 TEAM = f"{PREFIX}/team"
 OWNER = f"{PREFIX}/owner"  # label-safe form, see label_value
 ROLE = f"{PREFIX}/role"
+STORAGE = f"{PREFIX}/storage"  # on what a storage has in a team's namespace: its slug, label-safe
 SIMULATED = f"{PREFIX}/simulated"  # on nodes of the embedded cluster that are not real
 EXPIRES_AT = f"{PREFIX}/expires-at"  # annotation, RFC 3339
 OWNER_NAME = f"{PREFIX}/owner-name"  # annotation: the user name as it is

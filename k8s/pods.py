@@ -11,6 +11,7 @@ from typing import Any
 
 from . import devices, names, queues
 from .spec import Devices, EnvironmentSpec, Probe, Role, Topology
+from .volumes import add_mounts, environment_of
 
 Document = dict[str, Any]
 
@@ -56,11 +57,13 @@ def file_keys(role: Role) -> dict[str, str]:
 
 def pod_spec(spec: EnvironmentSpec, role: Role, volumes: list[Document], mounts: list[Document], *, home: str, restart: str) -> Document:
     """The spec of each pod of a role. `volumes` and `mounts`: what it has beside what the role asks for; `home`: HOME and working directory."""
+    add_mounts(spec, volumes, mounts)
     more_volumes, more_mounts = _volumes(spec, role)
+    env = _environment(spec, role, home)
     container: Document = {
         "name": role.name,
         "image": role.image,
-        "env": _environment(spec, role, home),
+        "env": env + environment_of(spec, {variable["name"] for variable in env}),
         "workingDir": home,
         "resources": devices.requirements(role.resources),
         "securityContext": {

@@ -155,6 +155,26 @@ class Home:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mount:
+    """Data inside every pod of an environment, at `mount_path`, from one source: a claim, an object of the namespace, or empty space.
+
+    Without a `mount_path` it only gives variables: `env`, and `secret_env` as name -> (Secret, key).
+    """
+
+    mount_path: str = ""
+    read_only: bool = False
+    claim: str = ""
+    sub_path: str = ""  # within the claim
+    config_map: str = ""
+    secret: str = ""
+    secret_files: Mapping[str, str] = field(default_factory=dict)  # key of the Secret -> file name
+    scratch_bytes: int = 0
+    in_memory: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Topology:
     """Where all replicas of an environment have to be, or had better be: on nodes whose label `key` has this `value`."""
 
@@ -221,6 +241,7 @@ class EnvironmentSpec:
     topology: Topology | None = None
     queue: QueueOrder | None = None
     operator: Operator | None = None  # None: every role is a workload of our own
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ def write_private(path: Path, text: str) -> None:
 def secret(var: Path, name: str, make: str = "token") -> str:
     """The secret `name` of this installation, made on first use under `var/secrets/` with mode 600.
 
-    `make`: "token" (43 URL-safe characters), "hex32" (32 bytes in hex) or "rsa" (a 2048-bit PEM key).
+    `make`: "token" (43 URL-safe characters), "hex32" (32 bytes in hex), "rsa" (a 2048-bit PEM key) or "fernet" (a key of `portal.domain.vault`).
     An environment variable `ATELIER_<NAME>` wins, which is how production passes its own.
     """
     given = os.environ.get("ATELIER_" + name.upper())
@@ -35,7 +35,7 @@ def secret(var: Path, name: str, make: str = "token") -> str:
         return path.read_text()
     except FileNotFoundError:
         pass
-    value = {"token": lambda: secrets.token_urlsafe(32), "hex32": lambda: secrets.token_hex(32), "rsa": _rsa_key}[make]()
+    value = {"token": lambda: secrets.token_urlsafe(32), "hex32": lambda: secrets.token_hex(32), "rsa": _rsa_key, "fernet": _fernet_key}[make]()
     fd, temporary = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(fd, "w") as file:
         file.write(value)
@@ -54,6 +54,12 @@ def _rsa_key() -> str:
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+
+
+def _fernet_key() -> str:
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode()
 
 
 def socket_path(var: Path, name: str) -> Path:

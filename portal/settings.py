@@ -72,6 +72,8 @@ HUB_SERVICE_TOKEN = secret(VAR_DIR, "hub_service_token")
 OIDC_CLIENT_ID = "jupyterhub"
 OIDC_CLIENT_SECRET = secret(VAR_DIR, "oidc_client_secret")
 REDIS_PASSWORD = secret(VAR_DIR, "redis_password")
+# Encrypts the secrets of storages. Several keys, separated by spaces: the first encrypts, all decrypt, so that a key can be replaced.
+STORAGE_KEY = secret(VAR_DIR, "storage_key", "fernet")
 
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "testserver"])

@@ -20,7 +20,7 @@ from portal.domain import services
 from portal.domain.lifecycle import State
 from portal.domain.models import Event
 
-from . import credentials, operators, teams
+from . import credentials, operators, storages, teams
 from . import queues as handed
 from .context import Context
 from .hub import HubUnreachable
@@ -86,6 +86,7 @@ def _make(context: Context) -> None:
     team = teams.team_ensure(cluster, environment.team)
     owner = manifests.owner_reference(cluster.apply(manifests.parent(spec)))
     policies = teams.owner_policy_pending(cluster, team, environment.owner)
+    storages.ensure(cluster, environment)
     handed.prepare(cluster, spec)
     cluster.apply_all([*policies, *manifests.support_documents(spec, owner)])
     credentials.ensure(cluster, spec, owner)
@@ -105,6 +106,7 @@ def _make_notebook(context: Context) -> None:
         if spec.home:
             _tell_of_lost_home(context, spec)
             documents.append(manifests.home_claim(spec))
+        storages.ensure(cluster, environment)
         handed.prepare(cluster, spec)
         parent, *_ = cluster.apply_all([manifests.parent(spec), *documents])
         teams.remember(cluster, policies)

@@ -62,7 +62,7 @@ def thing(kind: Kind, item: Mapping[str, object]) -> Thing | None:
         name=metadata["name"],
         uid=metadata["uid"],
         environment=labels.get(names.ENVIRONMENT, ""),
-        labels={key: labels[key] for key in (names.OWNER, names.TEAM) if key in labels},
+        labels={key: labels[key] for key in (names.OWNER, names.TEAM, names.STORAGE) if key in labels},
     )
 
 
@@ -204,7 +204,7 @@ class Orphans:
     def claims(self, things: Iterable[Thing], now: float | None = None) -> list[Thing]:
         """Home claims of this installation that no volume knows: told once, and returned. They hold somebody's work."""
         now = time.monotonic() if now is None else now
-        homes = {item.uid: item for item in things if item.kind is CLAIMS and not item.environment}
+        homes = {item.uid: item for item in things if item.kind is CLAIMS and not item.environment and names.STORAGE not in item.labels}
         known = {(names.namespace(team), claim) for team, claim in Volume.objects.values_list("team__slug", "claim")} if homes else set()
         lost = {uid: item for uid, item in homes.items() if (item.namespace, item.name) not in known}
         found = [lost[str(uid)] for uid in self._claims.ripe(lost.keys(), now)]

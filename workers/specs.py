@@ -13,7 +13,7 @@ from portal.domain.models import Accelerator, Environment, PodException, Quota, 
 from portal.domain.quantities import ACCELERATORS, weight_thousandths
 from portal.domain.shape import role_shapes
 
-from . import operators, queues
+from . import operators, queues, storages
 from .chips import resources_of
 from .roles import TemplateError, resolved, role_of, secrets_of, values_of
 
@@ -72,6 +72,7 @@ def environment_spec(environment: Environment, *, connect_env: Mapping[str, str]
         topology=_topology(environment),
         queue=queues.order_of(environment),
         operator=operators.chosen(template, operator, {**values, **operators.amounts(shapes)}),
+        mounts=storages.mounts_of(environment),
     )
 
 
@@ -117,6 +118,8 @@ def _hard(team: Team) -> dict[str, str]:
         resource: None if limit is None else max(limit, used)
         for resource, limit, used in Quota.objects.filter(team=team, user=None).values_list("resource", "limit", "used")
     }
+    if bounds.get("storage") is not None:
+        bounds["storage"] = (bounds["storage"] or 0) + storages.static_bytes(team)
     hard = {}
     for resource, (keys, form) in _HARD.items():
         if (bound := bounds.get(resource)) is not None:

@@ -17,7 +17,7 @@ from portal.domain import outbound, services
 from portal.domain.models import Team
 
 from . import clock as _clock  # noqa: F401 - its signals start a clock in each worker
-from . import housekeeping, hub, idleness, queues, teams
+from . import housekeeping, hub, idleness, queues, storages, teams
 from .converge import converge as converge_environment
 
 logger = logging.getLogger(__name__)
@@ -129,6 +129,7 @@ def team_sync(team_slug: str) -> None:
     try:
         teams.team_ensure(cluster, team, force=True)
         housekeeping.volumes_purge(cluster, team)
+        storages.sync(cluster, team)
     except errors.ClusterError as error:
         logger.warning("team namespace not in line, tried again later: team=%s error=%s", team_slug, error)
 

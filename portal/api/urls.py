@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from .problems import problem
-from .views import account, catalogue, decisions, environments, queue
+from .views import account, catalogue, data, decisions, environments, queue
 
 app_name = "api"
 
@@ -42,6 +42,15 @@ urlpatterns = [
     path("environments/<uuid:environment_id>/keep", environments.Keep.as_view(), name="environment-keep"),
     path("environments/<uuid:environment_id>/in-use", environments.InUse.as_view(), name="environment-in-use"),
     path("environments/<uuid:environment_id>/events", environments.Events.as_view(), name="environment-events"),
+    path("storages", data.Storages.as_view(), name="storages"),
+    path("datasets", data.Artifacts.as_view(kind="dataset"), name="datasets"),
+    path("datasets/<str:name>", data.ArtifactDetail.as_view(kind="dataset"), name="dataset"),
+    path("datasets/<str:name>/versions", data.Versions.as_view(kind="dataset"), name="dataset-versions"),
+    path("datasets/<str:name>/versions/<int:number>", data.VersionDetail.as_view(kind="dataset"), name="dataset-version"),
+    path("models", data.Artifacts.as_view(kind="model"), name="models"),
+    path("models/<str:name>", data.ArtifactDetail.as_view(kind="model"), name="model"),
+    path("models/<str:name>/versions", data.Versions.as_view(kind="model"), name="model-versions"),
+    path("models/<str:name>/versions/<int:number>", data.VersionDetail.as_view(kind="model"), name="model-version"),
     path("approvals", decisions.Approvals.as_view(), name="approvals"),
     path("approvals/<int:approval_id>", decisions.ApprovalDetail.as_view(), name="approval"),
     path("approvals/<int:approval_id>/approve", decisions.Approve.as_view(), name="approval-approve"),

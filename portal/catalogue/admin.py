@@ -12,6 +12,7 @@ from portal.domain import services
 from portal.domain.models import Accelerator, Flavor, Network, Priority
 
 from . import rows
+from . import storage_admin as _storage_admin  # noqa: F401 - registers its own
 from . import template_admin as _template_admin  # noqa: F401 - registers its own
 from .loader import known_slugs
 from .validator import faults_of

@@ -1,7 +1,8 @@
 """Reads the catalogue's YAML files and puts them into the database, all or nothing.
 
-A folder holds `accelerators/`, `networks/`, `flavors/`, `templates/` and `priorities/`, one document per file. The files win over what the database has for the
-same slug, but for `enabled` and the teams of a priority, which belong to the admin. Rows whose file is gone are left alone: environments may still name them.
+A folder holds `accelerators/`, `networks/`, `flavors/`, `templates/`, `priorities/` and `storages/`, one document per file. The files win over
+what the database has for the same slug, but for `enabled` and the teams of a priority, which belong to the admin, and for storages that an admin has
+changed. Rows whose file is gone are left alone: environments may still name them.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from django.db import DatabaseError, transaction
 
 from portal.domain import services
 from portal.domain.errors import DomainError
-from portal.domain.models import Accelerator, Flavor, Network, Priority, Template
+from portal.domain.models import Accelerator, Flavor, Network, Priority, Storage, Template
 
-from . import rows
+from . import rows, storages
 from .faults import Fault, Path
 from .validator import faults_of
 
 BUILTIN = FilePath(__file__).parent / "builtin"
-FOLDERS = {"accelerator": "accelerators", "network": "networks", "flavor": "flavors", "template": "templates", "priority": "priorities"}
+FOLDERS = {"accelerator": "accelerators", "network": "networks", "flavor": "flavors", "template": "templates", "priority": "priorities", "storage": "storages"}
 
 
 class CatalogueError(Exception):
@@ -134,7 +135,14 @@ def read_all(folders: Iterable[FilePath]) -> list[Document]:
 
 def known_slugs(documents: Iterable[Document] = ()) -> dict[str, set[str]]:
     """Of each kind, the slugs that documents may name: those of the documents themselves and those in the database."""
-    models: dict[str, Any] = {"accelerator": Accelerator, "network": Network, "flavor": Flavor, "template": Template, "priority": Priority}
+    models: dict[str, Any] = {
+        "accelerator": Accelerator,
+        "network": Network,
+        "flavor": Flavor,
+        "template": Template,
+        "priority": Priority,
+        "storage": Storage,
+    }
     known = {kind: set(model.objects.values_list("slug", flat=True)) for kind, model in models.items()}
     for document in documents:
         slug = document.data.get("slug") if isinstance(document.data, dict) else None
@@ -188,6 +196,10 @@ def _template(document: Document) -> None:
     services.template_store(spec=document.data, source=document.text)
 
 
+def _storage(document: Document) -> None:
+    storages.store(document.data)
+
+
 def _priority(document: Document) -> None:
     data = document.data
     # Which teams may use one that is not for everyone is the admin's to say.
@@ -197,4 +209,4 @@ def _priority(document: Document) -> None:
 
 
 # In the order in which they are stored: what others name goes first.
-_STORES = {"accelerator": _accelerator, "network": _network, "flavor": _flavor, "priority": _priority, "template": _template}
+_STORES = {"accelerator": _accelerator, "network": _network, "flavor": _flavor, "priority": _priority, "storage": _storage, "template": _template}

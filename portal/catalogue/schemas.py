@@ -261,6 +261,10 @@ TEMPLATE = _document(
         "success": SUCCESS,
         "operators": OPERATORS,
         "needs_operator": {"type": "boolean"},
+        # A template that serves models: the formats it can serve (absent: any), and the parameter that takes the model's path in the pod.
+        "serves": _document(
+            [], {"formats": {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}, "param": {"type": "string", "minLength": 1}}
+        ),
         "connect": _document([], {"env": _STRINGS, "snippet": {"type": "string"}}),
     },
 )

@@ -43,6 +43,9 @@ def faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     yield from (Fault(at, words) for at, words in operator_faults(document.get("operators", ()), [role["name"] for role in document["roles"]]))
     if document.get("needs_operator") and not document.get("operators"):
         yield Fault(("needs_operator",), "says nothing without `operators`")
+    serves = document.get("serves")
+    if serves is not None and not wrong and serves.get("param", "model") not in params.get("properties", {}):
+        yield Fault(("serves", "param") if "param" in serves else ("serves",), f"there is no parameter {serves.get('param', 'model')!r} in params.properties")
 
 
 def _success(document: Mapping[str, Any]) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 
-from . import choices, devices, schemas, templates
+from . import choices, devices, schemas, storages, templates
 from .faults import Fault, Known, Path, unfit
 
 __all__ = ["Fault", "Path", "faults_of"]
@@ -20,12 +20,13 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "flavor": schemas.FLAVOR,
     "template": schemas.TEMPLATE,
     "priority": schemas.PRIORITY,
+    "storage": storages.STORAGE,
 }
 
 
 def faults_of(kind: str, document: Any, known: Known | None = None) -> list[Fault]:
-    """Every fault of one document. `kind`: "accelerator", "network", "flavor", "template" or "priority"; `known`: the slugs of other kinds that it may
-    name, see `loader.known_slugs`. A kind that is missing there is not checked."""
+    """Every fault of one document. `kind`: one of _SCHEMAS; `known`: the slugs of other kinds that it may name, see `loader.known_slugs`.
+    A kind that is missing there is not checked."""
     if found := list(unfit(document)):
         return found  # not JSON: neither a schema nor the database could take it
     known = known or {}
@@ -39,6 +40,7 @@ def faults_of(kind: str, document: Any, known: Known | None = None) -> list[Faul
         "flavor": lambda: devices.flavor(document, known),
         "template": lambda: chain(templates.faults(document), choices.faults(document, known)),
         "priority": lambda: _priority(document),
+        "storage": lambda: storages.faults(document),
     }
     return list(checks[kind]())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .views import account, approvals, environment_time, environments, launch, notifications, queue, quotas, tokens, usage
+from .views import account, approvals, data, environment_time, environments, launch, notifications, queue, quotas, tokens, usage
 
 urlpatterns = [
     path("", environments.index, name="environments"),
@@ -19,7 +19,14 @@ urlpatterns = [
     path("environments/<uuid:environment_id>/keep", environment_time.keep, name="environment_keep"),
     path("environments/<uuid:environment_id>/in-use", environment_time.in_use, name="environment_in_use"),
     path("environments/<uuid:environment_id>/schedule", environment_time.schedule, name="environment_schedule"),
+    path("environments/<uuid:environment_id>/register", data.register, name="environment_register"),
     path("volumes/<uuid:volume_id>/purge", environments.purge, name="volume_purge"),
+    path("data/", data.index, name="data"),
+    path("data/<slug:kind>/new", data.new, name="artifact_new"),
+    path("data/<slug:kind>/<str:name>/", data.detail, name="artifact"),
+    path("data/<slug:kind>/<str:name>/change", data.change, name="artifact_change"),
+    path("data/<slug:kind>/<str:name>/delete", data.delete, name="artifact_delete"),
+    path("data/<slug:kind>/<str:name>/versions/<int:number>/delete", data.version_delete, name="artifact_version_delete"),
     path("launch/", launch.choose, name="launch"),
     path("launch/<slug:template>/", launch.form, name="launch_template"),
     path("launch/<slug:template>/preview", launch.preview, name="launch_preview"),

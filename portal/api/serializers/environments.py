@@ -13,6 +13,7 @@ from portal.domain.lifecycle import State
 from portal.domain.models import Approval, Environment, Event
 from portal.domain.quantities import accelerator_of
 
+from .data import MountSerializer, MountsField
 from .decisions import PendingApprovalSerializer
 from .fields import DurationTextField, StrictCharField, StrictIntegerField, StrictSerializer
 from .queue import QueueSerializer, ScheduleField, ScheduleSerializer, queue_document
@@ -69,6 +70,7 @@ class EnvironmentSerializer(serializers.ModelSerializer):
     url = serializers.SerializerMethodField(help_text="Where the notebook opens; null for clusters and before it runs")
     resources = serializers.SerializerMethodField(help_text="Quota held now")
     volume = serializers.UUIDField(source="volume_id", allow_null=True, help_text="Its home volume")
+    mounts = MountSerializer(many=True, help_text="Storages, datasets and models inside it")
     expires_in = DurationTextField(allow_null=True)
 
     class Meta:
@@ -76,7 +78,7 @@ class EnvironmentSerializer(serializers.ModelSerializer):
         fields = [
             "id", "name", "kind", "template", "template_version", "update_available", "flavor", "team", "owner", "params", "workers",
             "desired", "state", "reason", "message", "queue", "priority", "approval", "schedule", "schedule_next_at",
-            "steps", "endpoints", "replicas", "snippet", "url", "resources", "volume",
+            "steps", "endpoints", "replicas", "snippet", "url", "resources", "volume", "mounts",
             "expires_in", "expires_at", "delete_at", "idle_since", "preempt_at", "created_at", "started_at", "stopped_at", "deleted_at", "last_seq",
         ]  # fmt: skip
 
@@ -149,6 +151,7 @@ class EnvironmentRequestSerializer(StrictSerializer):
     expires_in = DurationTextField(required=False, help_text="Running time, such as 8h; the template's default when absent")
     priority = StrictCharField(required=False, allow_blank=True, max_length=60, help_text="One of GET /priorities; the default when absent")
     schedule = ScheduleField(required=False, allow_null=True)
+    mounts = MountsField(required=False, allow_null=True, help_text="Storages, datasets and models to have inside it")
 
 
 class EnvironmentChangeSerializer(StrictSerializer):
@@ -202,7 +205,7 @@ class PreviewSerializer(serializers.Serializer):
     refusals = serializers.ListField(child=serializers.CharField())
     quota = QuotaEffectSerializer(many=True)
     roles = RoleShapeSerializer(many=True)
-    storage_bytes = serializers.IntegerField(help_text="Storage newly reserved for a home volume")
+    storage_bytes = serializers.IntegerField(help_text="Storage newly reserved for a home volume and volumes that the team shares")
     keeps_volume = serializers.BooleanField(help_text="A home volume kept under this name is taken up again")
     expires_in = DurationTextField()
     starts_now = serializers.BooleanField(allow_null=True, help_text="Whether there is room on the nodes now; null when no node has been seen")

@@ -46,6 +46,8 @@ class Environment(models.Model):
     workers = models.PositiveIntegerField(default=0, help_text="Replicas of the scalable role; 0 for notebooks")
     volume = models.ForeignKey(Volume, null=True, blank=True, on_delete=models.SET_NULL, related_name="environments")
 
+    mounts = models.JSONField(default=list, blank=True, help_text="Storages, datasets and models inside it, resolved; see portal.domain.services.mounts")
+
     desired = models.CharField(max_length=16, choices=[(d.value, d.value) for d in Desired], default=Desired.RUNNING.value)
     desired_generation = models.PositiveIntegerField(default=1, help_text="Grows with every write of a user; the worker starts afresh when it does")
     purge = models.BooleanField(default=False, help_text="Delete the home volume too")

@@ -2,6 +2,7 @@
 
 from .admission import Forecast, forecast, priority_for, queue_admit, queue_pass, queue_return
 from .approvals import approval_grant, approval_refuse
+from .artifacts import artifact_create, artifact_delete, artifact_update, artifact_version_add, artifact_version_delete
 from .environments import (
     environment_delete,
     environment_extend,
@@ -34,6 +35,16 @@ from .observer import (
 from .preferences import check_timezone, preferences_set
 from .quota import Drift, check_quota, quota_recompute, quota_rows_ensure, quota_set, quota_turn
 from .requests import Preview, environment_preview, environment_request
+from .storages import (
+    storage_changed,
+    storage_grant_remove,
+    storage_grant_set,
+    storage_secret_clear,
+    storage_secret_set,
+    storage_secrets,
+    team_claim_forget,
+    team_claim_purge,
+)
 from .sweep import environments_claim
 from .teams import check_team_slug, membership_remove, membership_set, team_create, user_deactivate
 from .templates import template_faults, template_redirect, template_store
@@ -49,6 +60,11 @@ __all__ = [
     "approval_grant",
     "approval_refuse",
     "archive_store",
+    "artifact_create",
+    "artifact_delete",
+    "artifact_update",
+    "artifact_version_add",
+    "artifact_version_delete",
     "check_capability",
     "check_quota",
     "check_team_slug",
@@ -94,6 +110,14 @@ __all__ = [
     "quota_rows_ensure",
     "quota_set",
     "quota_turn",
+    "storage_changed",
+    "storage_grant_remove",
+    "storage_grant_set",
+    "storage_secret_clear",
+    "storage_secret_set",
+    "storage_secrets",
+    "team_claim_forget",
+    "team_claim_purge",
     "team_create",
     "template_faults",
     "template_redirect",

@@ -14,9 +14,9 @@ from .. import outbound, selectors
 from ..durations import format_duration
 from ..errors import Conflict, NotFound, ValidationError
 from ..lifecycle import Desired, State
-from ..models import Environment, Event, Membership, User, Volume
+from ..models import ArtifactVersion, Environment, Event, Membership, User, Volume
 from ..shape import RoleShape, role_shapes, scalable_param
-from . import asking, exceptions, ledger, schedules, usage
+from . import asking, exceptions, ledger, mounts, schedules, usage
 from .amounts import running_amounts
 from .events import append, lock, move, write
 from .redirects import Following, following
@@ -99,7 +99,9 @@ def _launch(environment: Environment, actor: User, *, code: str, message: str) -
     granted = _granted(environment)
     held = running_amounts(shapes_of(environment), granted)
     why = _beyond(environment, held, granted)
-    changes = {**_ANEW, **later.changes, "desired": Desired.RUNNING.value}
+    data = mounts.refresh(environment)
+    mounts.ensure_claims(environment.team, data)
+    changes = {**_ANEW, **later.changes, "desired": Desired.RUNNING.value, "mounts": data}
     if why:
         write(environment, actor=actor, code=code, message=message, changes=changes | {"reserved": {}, "expires_at": None})
         _say(environment, later)
@@ -170,6 +172,8 @@ def environment_delete(*, actor: User, environment_id: UUID | str, purge: bool =
             return environment
         if environment.desired == Desired.DELETED and (environment.purge or not purge):
             return environment
+        if purge and environment.volume_id:
+            refuse_purge(environment.volume_id)
         message = f"{actor.username} asked to delete it{' with its home volume' if purge else ''}."
         changes = {"desired": Desired.DELETED.value, "purge": environment.purge or purge, "reason": "", "message": message}
         changes |= {"delete_at": None, "schedule_next_at": None}
@@ -316,6 +320,14 @@ def environment_schedule(*, actor: User, environment_id: UUID | str, schedule: M
         return environment
 
 
+def refuse_purge(volume_id: UUID) -> None:
+    """Raise Conflict while a dataset or model lies in the volume. Its row stays locked, so that none is registered meanwhile."""
+    Volume.objects.select_for_update(no_key=True).filter(pk=volume_id).first()
+    versions = list(ArtifactVersion.objects.filter(volume=volume_id).select_related("artifact")[:5])
+    if versions:
+        raise Conflict(f"{selectors.references(versions)} lies in its home volume; delete that first, or keep the volume.", code="in_use")
+
+
 def volume_purge(*, actor: User, volume_id: UUID | str) -> Volume:
     """Ask for a kept home volume to be destroyed; the storage it holds is given back when it is gone. Raises NotFound, Conflict."""
     try:
@@ -332,6 +344,7 @@ def volume_purge(*, actor: User, volume_id: UUID | str) -> Volume:
         user = Environment.objects.filter(volume=volume).exclude(state=State.DELETED).first()
         if user:
             raise Conflict(f"The volume is in use by {user.name}; delete that environment with purge instead.")
+        refuse_purge(volume.pk)
         if volume.purge_requested_at is None:
             volume.purge_requested_at = timezone.now()
             volume.save(update_fields=["purge_requested_at"])

@@ -150,6 +150,43 @@ def release(team_id: int, user_id: int, amounts: Mapping[str, int]) -> None:
         _take(team_id, user_id, amounts, 0)
 
 
+_NOBODY = 0  # no user has this id: only the team's rows are meant
+
+
+def reserve_team(team: Team, amounts: Mapping[str, int]) -> None:
+    """Take `amounts` from the team as a whole, for what is nobody's own. Raises QuotaExceeded."""
+    amounts = {resource: amount for resource, amount in amounts.items() if amount}
+    if not amounts or _take(team.pk, _NOBODY, amounts, len(amounts)):
+        return
+    raise QuotaExceeded(" ".join(refusals_team(team, amounts)) or "The quota was used up by somebody else a moment ago. Try again.")
+
+
+def effects_team(team: Team, amounts: Mapping[str, int]) -> list[QuotaEffect]:
+    """What `reserve_team` would do to each limit. Reads only."""
+    rows = _rows(team.pk, _NOBODY, amounts)
+    absent = _Row(None, 0, "")
+    found = [(resource, rows.get((None, resource), absent)) for resource in sorted(amounts)]
+    return [QuotaEffect(scope="team", team=team.slug, resource=name, limit=row.limit, used=row.used, amount=amounts[name]) for name, row in found]
+
+
+def refusals_team(team: Team, amounts: Mapping[str, int]) -> list[str]:
+    """Sentences that name every limit of the team in the way; empty when there is room."""
+    refused = [effect for effect in effects_team(team, amounts) if not effect.fits]
+    if not refused:
+        return []
+    who = _who(team)["team"]
+    return [
+        f"Team {team.slug} may use {format_amount(effect.resource, effect.limit or 0)}; {format_amount(effect.resource, effect.used)} in use, "
+        f"and this needs {format_amount(effect.resource, effect.amount)} more. {who}"
+        for effect in refused
+    ]
+
+
+def release_team(team_id: int, amounts: Mapping[str, int]) -> None:
+    """Give `amounts` back to the team as a whole."""
+    release(team_id, _NOBODY, amounts)
+
+
 def release_all(environment: Environment, taken: int) -> None:
     """Give back what the environment held, when its row says that it holds nothing any more; of the budget all but what it has `taken`
     (`usage.end`), so that the rest of its grant can be used by others this month."""

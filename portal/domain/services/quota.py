@@ -9,7 +9,7 @@ from django.db import transaction
 
 from .. import outbound, selectors
 from ..errors import Forbidden, NotFound, ValidationError
-from ..models import Accelerator, Environment, Membership, Quota, Team, User, Volume
+from ..models import Accelerator, Environment, Membership, Quota, Team, TeamClaim, User, Volume
 from ..quantities import ACCELERATOR_SECONDS, BASE_RESOURCES, MONTHLY, STORAGE, accelerator_of, accelerator_resource
 from ..selectors.usage import budget_held, budget_month
 from . import ledger
@@ -131,6 +131,8 @@ def _held() -> Counter[tuple[int, int | None, str]]:
     for team, owner, size in Volume.objects.values_list("team", "owner", "size_bytes"):
         held[team, None, STORAGE] += size
         held[team, owner, STORAGE] += size
+    for team, size in TeamClaim.objects.values_list("team", "size_bytes"):
+        held[team, None, STORAGE] += size
     for (team, subject), amount in budget_held(budget_month()).items():
         held[team, subject, ACCELERATOR_SECONDS] += amount
     return held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -25,6 +25,7 @@ from ..shape import FlavorShape, RoleShape, parameters, parse_bytes, role_shapes
 from . import admission, asking, exceptions, ledger, schedules
 from .amounts import running_amounts
 from .events import append
+from .mounts import Entry, ensure_claims, new_claim_bytes, resolve
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", re.ASCII)
 NAME_RULE = "use 1 to 40 lower-case letters, digits and hyphens, starting with a letter and not ending with a hyphen, such as my-notebook"
@@ -49,6 +50,7 @@ class Draft:
     home_bytes: int  # 0: no home volume
     priority: Priority
     schedule: dict[str, Any]  # empty: none
+    mounts: list[Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,7 @@ def prepare(
     expires_in: timedelta | None,
     priority: str,
     schedule: Mapping[str, Any] | None,
+    wishes: Any = None,
 ) -> Draft:
     """Check a request. Raises ValidationError naming every wrong field at once, Forbidden for an inactive user."""
     if not User.objects.filter(pk=actor.pk, is_active=True).exists():
@@ -165,6 +168,7 @@ def prepare(
     usual = (chosen.spec.get("scheduling") or {}).get("priority", "") if chosen else ""
     urgency: Any = attempt(lambda: admission.priority_for(actor=actor, team=good_team, slug=priority, usual=usual)) if good_team else None
     times = attempt(schedules.check_schedule, schedule, actor)
+    data: Any = attempt(lambda: resolve(actor=actor, team=good_team, template_spec=chosen.spec, wishes=wishes)) if good_team and chosen else None
     shapes: tuple[RoleShape, ...] = ()
     if chosen and shape:
         attempt(check_flavor, chosen.spec, shape)
@@ -193,6 +197,7 @@ def prepare(
         home_bytes=parse_bytes(str(home.get("size") or settings.HOME_SIZE)) if home is not None else 0,
         priority=urgency,
         schedule=times or {},
+        mounts=data or [],
     )
 
 
@@ -259,17 +264,28 @@ def environment_preview(
     expires_in: timedelta | None = None,
     priority: str = "",
     schedule: Mapping[str, Any] | None = None,
+    mounts: Any = None,
 ) -> Preview:
     """What `environment_request` with the same arguments would do. Raises ValidationError as that does; a full quota is told in the result."""
     draft = prepare(
-        actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in, priority=priority, schedule=schedule
+        actor=actor,
+        name=name,
+        template=template,
+        flavor=flavor,
+        team=team,
+        params=params,
+        expires_in=expires_in,
+        priority=priority,
+        schedule=schedule,
+        wishes=mounts,
     )
     volume = Volume.objects.filter(team=draft.team, owner=actor, name=draft.name).first()
     amounts = running_amounts(draft.shapes, draft.expires_in)
     storage = draft.home_bytes if volume is None else 0
     if storage:
         amounts[STORAGE] = storage
-    quota = tuple(ledger.effects(draft.team, actor, amounts))
+    shared = new_claim_bytes(draft.team, draft.mounts)
+    quota = _with_shared(ledger.effects(draft.team, actor, amounts), draft.team, shared)
     approval = _reasons(draft, storage)
     # What waits for approval holds only its storage; the rest has to fit when it is approved.
     now_needed = [effect for effect in quota if not approval or effect.resource == STORAGE]
@@ -282,7 +298,7 @@ def environment_preview(
         quota=quota,
         roles=draft.shapes,
         expires_in=draft.expires_in,
-        storage_bytes=storage,
+        storage_bytes=storage + shared,
         keeps_volume=volume is not None and draft.home_bytes > 0,
         starts_now=selectors.starts_now(draft.shapes),
         forecast=admission.forecast(
@@ -292,6 +308,15 @@ def environment_preview(
         approvers=tuple(person.username for person in selectors.approvers_for(draft.team, {actor.pk})) if approval else (),
         cost_accelerator_hours=amounts.get("accelerator_seconds", 0) / 3600,
     )
+
+
+def _with_shared(effects: list[ledger.QuotaEffect], team: Team, shared: int) -> tuple[ledger.QuotaEffect, ...]:
+    """`effects` with the storage of shared claims that the team as a whole would newly hold."""
+    if not shared:
+        return tuple(effects)
+    own = next((effect for effect in effects if effect.scope == "team" and effect.resource == STORAGE), None)
+    others = [effect for effect in effects if effect is not own]
+    return (*ledger.effects_team(team, {STORAGE: shared + (own.amount if own else 0)}), *others)
 
 
 def environment_request(
@@ -305,16 +330,27 @@ def environment_request(
     expires_in: timedelta | None = None,
     priority: str = "",
     schedule: Mapping[str, Any] | None = None,
+    mounts: Any = None,
 ) -> Environment:
     """Ask for an environment: its quota is reserved, its row and first event are written, a worker is nudged after commit.
 
     `template`, `flavor`, `team` and `priority` are slugs; an empty `team` means the actor's only one, an empty `priority` the default.
-    What goes beyond self-service waits for approval instead and holds only its storage. Raises ValidationError, QuotaExceeded, Conflict
-    (its former home volume is being purged), Forbidden (inactive user).
+    `mounts` are storages, datasets and models to have inside it (see `services.mounts`). What goes beyond self-service waits for approval
+    instead and holds only its storage. Raises ValidationError, QuotaExceeded, Conflict (its former home volume is being purged), Forbidden
+    (inactive user).
     """
     # All that can be is done before the transaction: on SQLite that keeps every other writer waiting.
     draft = prepare(
-        actor=actor, name=name, template=template, flavor=flavor, team=team, params=params, expires_in=expires_in, priority=priority, schedule=schedule
+        actor=actor,
+        name=name,
+        template=template,
+        flavor=flavor,
+        team=team,
+        params=params,
+        expires_in=expires_in,
+        priority=priority,
+        schedule=schedule,
+        wishes=mounts,
     )
     kept = draft.home_bytes > 0 and Volume.objects.filter(team=draft.team, owner=actor, name=draft.name).exists()
     terms = _terms(draft, new_volume=draft.home_bytes > 0 and not kept)
@@ -322,6 +358,8 @@ def environment_request(
     try:
         with transaction.atomic():
             _check_still_may(draft)
+            if draft.mounts:  # grants and versions may have gone meanwhile
+                draft = replace(draft, mounts=resolve(actor=actor, team=draft.team, template_spec=draft.template.spec, wishes=mounts))
             return _make(draft, terms)
     except IntegrityError as error:
         if "one_live_environment" in str(error) or "UNIQUE" in str(error):
@@ -335,6 +373,7 @@ def _make(draft: Draft, terms: _Terms) -> Environment:
     if new_volume != terms.new_volume:  # it came or went meanwhile
         terms = _terms(draft, new_volume=new_volume)
     ledger.reserve(draft.team, draft.actor, terms.amounts, looked=True)
+    ensure_claims(draft.team, draft.mounts)
     if new_volume:
         key = uuid4()
         volume = Volume.objects.create(
@@ -366,6 +405,7 @@ def _make(draft: Draft, terms: _Terms) -> Environment:
         priority=draft.priority.slug,
         priority_value=draft.priority.value,
         schedule=draft.schedule,
+        mounts=draft.mounts,
         schedule_next_at=schedules.next_time(draft.schedule, now),
     )
     append(

@@ -11,17 +11,19 @@ from django.utils.translation import gettext_lazy as _
 
 from portal.domain.models import Priority, Team, Template
 from portal.domain.params import in_order
+from portal.domain.selectors import StorageUse
 from portal.domain.shape import parameters
 
 from ..present import localized
 from .base import hour_choices
+from .data import DataFields
 from .params import param_field
 from .schedule import ScheduleFields
 
 PARAM = "param_"
 
 
-class LaunchForm(ScheduleFields):
+class LaunchForm(DataFields, ScheduleFields):
     """What to launch. Parameters come from the template's JSON Schema as fields named `param_<name>`."""
 
     name = forms.CharField(
@@ -43,9 +45,12 @@ class LaunchForm(ScheduleFields):
         expiry: tuple[int, timedelta],
         priorities: Sequence[Priority] = (),
         default_priority: str = "",
+        storages: Sequence[StorageUse] = (),
+        references: Sequence[tuple[str, str]] = (),
         **kwargs: Any,
     ) -> None:
         self.template_row = template
+        self._data = (storages, references)
         self._priorities, self._default_priority = priorities, default_priority
         self.schema: Mapping[str, Any] = parameters(template.spec)
         self._teams = list(teams)
@@ -66,6 +71,7 @@ class LaunchForm(ScheduleFields):
         self.fields["team"].choices = [(team.slug, team.name) for team in self._teams]  # type: ignore[attr-defined]
         self.fields["expires_in"].choices = hour_choices(self._longest_expiry, self._default_expiry)  # type: ignore[attr-defined]
         self.fields["expires_in"].initial = str(self._default_expiry)
+        self.add_data_fields(*self._data)
         for name, rule in self.properties.items():
             self.fields[PARAM + name] = param_field(name, rule, required=name in (self.schema.get("required") or ()))
 
@@ -86,6 +92,8 @@ class LaunchForm(ScheduleFields):
         return timedelta(seconds=int(seconds)) if seconds else None
 
     def field_of(self, key: str) -> str | None:
+        if field := self.mount_field(key):
+            return field
         name = key.replace("/", ".").removeprefix("params.")
         names = (key, PARAM + name, PARAM + name.split(".")[0])  # one item of a list is shown at the list
         return next((candidate for candidate in names if candidate in self.fields), None) or super().field_of(key)

@@ -45,7 +45,7 @@ def form(request: HttpRequest, template: str) -> HttpResponse:
     user = signed_in(request)
     row = _template(template)
     if request.method != "POST":
-        return _form_page(request, row, _form(row, user))
+        return _form_page(request, row, _form(row, user, request))
     launch_form = _form(row, user, request)
     if launch_form.is_valid():
         try:
@@ -110,12 +110,15 @@ def _expiry_of(template: Template) -> tuple[int, timedelta]:
 
 
 def _form(row: Template, user: User, request: HttpRequest | None = None) -> LaunchForm:
-    data = request.POST if request is not None else None
+    posted = request is not None and request.method == "POST"
     teams = _teams(user)
     priorities = _priorities(user, teams)
     usual = (row.spec.get("scheduling") or {}).get("priority", "")
     return LaunchForm(
-        data,
+        request.POST if request is not None and posted else None,
+        initial=_chosen(request) if request is not None and not posted else None,
+        storages=selectors.storages_usable_by(user),
+        references=_references(user),
         template=row,
         teams=teams,
         expiry=_expiry_of(row),
@@ -123,6 +126,18 @@ def _form(row: Template, user: User, request: HttpRequest | None = None) -> Laun
         default_priority=usual if usual in {priority.slug for priority in priorities} else settings.DEFAULT_PRIORITY,
         own_zone=user.timezone,
     )
+
+
+def _chosen(request: HttpRequest) -> dict[str, Any]:
+    """What an address asks to have chosen already: datasets and models as `ref`, parameters as `param_<name>`."""
+    chosen: dict[str, Any] = {name: value for name, value in request.GET.items() if name.startswith("param_")}
+    return chosen | ({"refs": request.GET.getlist("ref")} if "ref" in request.GET else {})
+
+
+def _references(user: User) -> list[tuple[str, str]]:
+    """Versions of datasets and models that the user may choose from, newest first within each."""
+    versions = selectors.versions_visible_to(user)
+    return [(version.reference, f"{version.reference}{f' ({version.format})' if version.format else ''}") for version in versions]
 
 
 def _priorities(user: User, teams: list[Team]) -> list[Priority]:
@@ -151,6 +166,7 @@ def _request_of(launch_form: LaunchForm, user: User) -> dict[str, Any]:
         "expires_in": launch_form.expiry(),
         "priority": typed.get("priority") or "",
         "schedule": launch_form.schedule(),
+        "mounts": launch_form.mounts(),
     }
 
 

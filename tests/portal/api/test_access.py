@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from portal.api import urls
 from portal.domain import services
-from portal.domain.models import ApiToken, Approval, Environment, Notification
+from portal.domain.models import ApiToken, Approval, Artifact, ArtifactVersion, Environment, Notification
 from tests.portal.world import World
 
 ID = "{id}"
@@ -38,6 +38,23 @@ ROUTES: list[tuple[str, str, str, Any]] = [  # method, path, scope, body
     ("POST", f"/environments/{ID}/keep", "environments:write", None),
     ("POST", f"/environments/{ID}/in-use", "environments:write", None),
     ("GET", f"/environments/{ID}/events", "environments:read", None),
+    ("GET", "/storages", "environments:read", None),
+    ("GET", "/datasets", "environments:read", None),
+    ("POST", "/datasets", "environments:write", {"name": "x", "team": "vision"}),
+    ("GET", "/datasets/{dataset}", "environments:read", None),
+    ("PATCH", "/datasets/{dataset}", "environments:write", {"description": "mine"}),
+    ("DELETE", "/datasets/{dataset}", "environments:write", None),
+    ("GET", "/datasets/{dataset}/versions", "environments:read", None),
+    ("POST", "/datasets/{dataset}/versions", "environments:write", {"path": "x", "storage": "team-shared"}),
+    ("DELETE", "/datasets/{dataset}/versions/1", "environments:write", None),
+    ("GET", "/models", "environments:read", None),
+    ("POST", "/models", "environments:write", {"name": "x", "team": "vision"}),
+    ("GET", "/models/{model}", "environments:read", None),
+    ("PATCH", "/models/{model}", "environments:write", {"description": "mine"}),
+    ("DELETE", "/models/{model}", "environments:write", None),
+    ("GET", "/models/{model}/versions", "environments:read", None),
+    ("POST", "/models/{model}/versions", "environments:write", {"path": "x", "storage": "team-shared"}),
+    ("DELETE", "/models/{model}/versions/1", "environments:write", None),
     ("GET", "/approvals", "environments:read", None),
     ("GET", "/approvals/{approval}", "environments:read", None),
     ("POST", "/approvals/{approval}/approve", "environments:write", {}),
@@ -51,6 +68,7 @@ ROUTES: list[tuple[str, str, str, Any]] = [  # method, path, scope, body
     ("POST", "/tokens", "tokens", {"name": "x", "scopes": ["environments:read"]}),
     ("DELETE", "/tokens/{token}", "tokens", None),
 ]
+ARTIFACTS = {"dataset": "alices-dataset", "model": "alices-model"}
 NAMES = [f"{method} {path}" for method, path, _, _ in ROUTES]
 
 
@@ -60,10 +78,13 @@ def address(world: World) -> Any:
     environment = world.running()
     approval = Approval.objects.create(environment=environment, asked_by=world.alice, lapses_at=timezone.now() + timedelta(hours=1))
     services.notify([world.alice], "Note", "for alice of vision", environment, source="test")
+    for kind in ("dataset", "model"):
+        services.artifact_create(actor=world.alice, kind=kind, name=f"alices-{kind}", team="vision")
+        services.artifact_version_add(actor=world.alice, kind=kind, name=f"alices-{kind}", storage="team-shared", path="x")
 
     def fill(path: str) -> str:
         token = ApiToken.objects.filter(user=world.alice).first()
-        return path.format(id=environment.pk, volume=environment.volume_id, approval=approval.pk, token=token.pk if token else uuid4())
+        return path.format(id=environment.pk, volume=environment.volume_id, approval=approval.pk, token=token.pk if token else uuid4(), **ARTIFACTS)
 
     return fill
 
@@ -82,7 +103,7 @@ def test_the_table_of_routes_names_every_address_of_the_api() -> None:
     from django.urls import resolve
 
     filler = str(uuid4())
-    tested = {resolve("/api/v1" + path.format(id=filler, volume=filler, token=filler, approval=1)).url_name for _, path, _, _ in ROUTES}
+    tested = {resolve("/api/v1" + path.format(id=filler, volume=filler, token=filler, approval=1, **ARTIFACTS)).url_name for _, path, _, _ in ROUTES}
     assert tested == named
 
 
@@ -108,19 +129,28 @@ def test_an_outsider_sees_nothing_of_it_and_changes_nothing(caller: Any, world: 
 
     def present() -> Any:
         rows = Environment.objects.values("desired", "state", "name", "purge", "expires_in", "delete_at").get(), Approval.objects.values("status", "note").get()
-        return rows, ApiToken.objects.filter(user=world.alice, revoked_at=None).count(), Notification.objects.filter(user=world.alice, read_at=None).count()
+        artifacts = list(Artifact.objects.values("name", "description", "last_number")), ArtifactVersion.objects.count()
+        return (
+            rows,
+            artifacts,
+            ApiToken.objects.filter(user=world.alice, revoked_at=None).count(),
+            Notification.objects.filter(user=world.alice, read_at=None).count(),
+        )
 
     before = present()
     response = caller("charlie")(method, address(path), body)
     if "{" in path:
         assert is_problem(response, 404)
-    elif (method, path) == ("POST", "/environments"):
+    elif (method, path) in (("POST", "/environments"), ("POST", "/datasets"), ("POST", "/models")):
         assert is_problem(response, 422)
         assert "team" in response.json()["errors"]
     else:
         assert response.status_code in (200, 201)
         assert "vision" not in response.content.decode(), "teams of others are not named"
-        if path in ("/environments", "/volumes", "/quotas", "/approvals", "/queue", "/usage") or (method, path) == ("GET", "/notifications"):
+        if path in ("/environments", "/volumes", "/quotas", "/approvals", "/queue", "/usage", "/datasets", "/models", "/storages") or (method, path) == (
+            "GET",
+            "/notifications",
+        ):
             assert response.json()["results"] == []
     assert present() == before
 
