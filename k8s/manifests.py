@@ -138,7 +138,7 @@ def queue_documents(spec: EnvironmentSpec, owner: Document) -> list[Document]:
     requests: dict[str, int] = {}
     for role in spec.roles:
         for key, amount in devices.amounts(role.resources).items():
-            requests[key] = requests.get(key, 0) + role.replicas * amount
+            requests[key] = requests.get(key, 0) + queues.needed(spec, role) * amount
     quantities = {key: f"{amount}m" if key == "cpu" else str(amount) for key, amount in requests.items()}
     return [queues.pod_group(spec, owner, common_labels(spec), quantities)]
 

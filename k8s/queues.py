@@ -34,6 +34,16 @@ def replicas(spec: EnvironmentSpec) -> int:
     return sum(role.replicas for role in spec.roles)
 
 
+def needed(spec: EnvironmentSpec, role: Role) -> int:
+    """Pods of a role without which the environment cannot start: all of them, or where each comes by itself the first."""
+    return role.replicas if spec.gang else min(1, role.replicas)
+
+
+def _grouped(spec: EnvironmentSpec) -> bool:
+    """Whether Kueue has to let its pods go together. Those that come one by one are workloads of their own."""
+    return spec.kind != "notebook" and spec.gang
+
+
 # --- what they are told --------------------------------------------------------
 
 
@@ -45,7 +55,7 @@ def pod_labels(spec: EnvironmentSpec) -> dict[str, str]:
     labels = {_KUEUE_QUEUE: order.queue}
     if order.priority:
         labels[_KUEUE_PRIORITY] = names.priority_name(order.priority)
-    if spec.kind != "notebook":
+    if _grouped(spec):
         labels[_KUEUE_GROUP] = spec.base_name
     return labels
 
@@ -58,7 +68,7 @@ def pod_annotations(spec: EnvironmentSpec, role: Role) -> dict[str, str]:
     if order.system == VOLCANO:
         return {_VOLCANO_GROUP: spec.base_name, _VOLCANO_QUEUE: order.queue}
     annotations = {}
-    if spec.kind != "notebook":
+    if _grouped(spec):
         # Serving: a replica that ends is made again by its StatefulSet and keeps its place. The role: two roles of one shape stay two pod sets.
         annotations = {_KUEUE_COUNT: str(replicas(spec)), _KUEUE_SERVING: "true", _KUEUE_ROLE: role.name}
     if order.topology_label:
@@ -75,7 +85,7 @@ def pod_group(spec: EnvironmentSpec, owner: Document, labels: Mapping[str, str],
     """Volcano's PodGroup of an environment: all replicas or none. `requests`: of all replicas together, as quantities."""
     if spec.queue is None or spec.queue.system != VOLCANO:
         raise ValueError(f"environment {spec.id} is not queued by Volcano")
-    body: Document = {"minMember": replicas(spec), "queue": spec.queue.queue, "minResources": dict(requests)}
+    body: Document = {"minMember": sum(needed(spec, role) for role in spec.roles), "queue": spec.queue.queue, "minResources": dict(requests)}
     if spec.queue.priority:
         body["priorityClassName"] = names.priority_name(spec.queue.priority)
     if spec.queue.topology_label:
@@ -103,14 +113,14 @@ def priority_class(system: str, install: str, slug: str, value: int) -> Document
 # --- what they tell ------------------------------------------------------------
 
 
-def is_held(system: str, pods: Sequence[Object], expected: int) -> bool:
+def is_held(system: str, pods: Sequence[Object], spec: EnvironmentSpec) -> bool:
     """Whether the queue still holds an environment back: Kueue by a gate on its pods, Volcano by giving none of them a node."""
     live = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
-    if len(live) < expected:
-        return True
-    if system == KUEUE:
-        return any(pod["spec"].get("schedulingGates") for pod in live)
-    return any(not pod["spec"].get("nodeName") for pod in live)
+    let_go = [pod for pod in live if not (pod["spec"].get("schedulingGates") if system == KUEUE else not pod["spec"].get("nodeName"))]
+    if spec.gang:
+        return len(live) < replicas(spec) or len(let_go) < len(live)
+    roles = {pod["metadata"].get("labels", {}).get(names.ROLE) for pod in let_go}
+    return any(role.replicas and role.name not in roles for role in spec.roles)
 
 
 def workload_of(spec: EnvironmentSpec, workloads: Iterable[Object], pods: Iterable[Object]) -> Object | None:

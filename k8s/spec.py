@@ -239,6 +239,7 @@ class EnvironmentSpec:
     secrets: Mapping[str, str] = field(default_factory=dict)  # name -> kind, "token" | "ssh-key"; made once per run
     success: str = ""  # the role whose end, with 0, is the end of the environment; it runs once
     topology: Topology | None = None
+    gang: bool = True  # all replicas start together or none; False: each pod by itself, and it can be used when each role has its first
     queue: QueueOrder | None = None
     operator: Operator | None = None  # None: every role is a workload of our own
     mounts: tuple[Mount, ...] = ()

@@ -101,8 +101,16 @@ def observe(spec: EnvironmentSpec, seen: Seen, *, now: datetime, was_ready: bool
     }
     if spec.kind == "notebook":
         snapshot["hub_url"] = seen.server.url if seen.server and seen.server.ready else ""
-    without = [(now - since).total_seconds() for pod in seen.pods if (since := diagnosis.without_room_since(pod))]
+    without = [(now - since).total_seconds() for pod in _needed(spec, seen.pods) if (since := diagnosis.without_room_since(pod))]
     return Observation(verdict=verdict, snapshot=snapshot, findings=tuple(findings), without_room=max(without, default=0.0))
+
+
+def _needed(spec: EnvironmentSpec, pods: Sequence[Object]) -> Sequence[Object]:
+    """Pods without which it cannot start: all of them, or where each comes by itself those of roles that have none on a node."""
+    if spec.gang:
+        return pods
+    placed = {pod["metadata"].get("labels", {}).get(names.ROLE) for pod in pods if pod["spec"].get("nodeName")}
+    return [pod for pod in pods if pod["metadata"].get("labels", {}).get(names.ROLE) not in placed]
 
 
 def _findings(spec: EnvironmentSpec, seen: Seen, now: datetime) -> list[Finding]:
@@ -143,6 +151,8 @@ def _cluster_verdict(spec: EnvironmentSpec, seen: Seen, findings: Sequence[Findi
     # A cluster that has been up and still has its fixed roles can be used while workers come, go, or fail one by one, and while a run is tried again.
     steady = [role for role in spec.roles if not role.once]
     usable = was_ready and all(ready[role.name] >= (1 if role.scalable and role.replicas else role.replicas) for role in steady)
+    if not spec.gang:
+        usable = all(ready[role.name] >= min(1, role.replicas) for role in steady)
     if findings:
         worst = findings[0]
         if worst.fatal and not usable and (not was_ready or worst.restarts >= diagnosis.PATIENCE_RESTARTS or not worst.restarts):

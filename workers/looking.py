@@ -76,7 +76,7 @@ def look(context: Context, spec: EnvironmentSpec) -> Look:
 def held_outside(context: Context, seen: Seen) -> bool:
     """Whether a queue of the cluster still holds the environment's pods back."""
     system = context.environment.placement.get("queue", "")
-    return system in queues.SYSTEMS and queues.is_held(system, seen.pods, queues.replicas(context.spec))
+    return system in queues.SYSTEMS and queues.is_held(system, seen.pods, context.spec)
 
 
 def lost_nodes(context: Context, pods: Iterable[Mapping[str, Any]]) -> frozenset[str]:

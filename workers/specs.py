@@ -70,6 +70,7 @@ def environment_spec(environment: Environment, *, connect_env: Mapping[str, str]
         secrets=secrets_of(template),
         success=template.get("success", {}).get("role", ""),
         topology=_topology(environment),
+        gang=template.get("scheduling", {}).get("gang", True),
         queue=queues.order_of(environment),
         operator=operators.chosen(template, operator, {**values, **operators.amounts(shapes)}),
         mounts=storages.mounts_of(environment),

@@ -150,7 +150,27 @@ def pod(*, gated: bool = False, node: str = "", going: bool = False) -> dict[str
     ],
 )
 def test_held(system: str, pods: list[dict[str, Any]], held: bool) -> None:
-    assert queues.is_held(system, pods, 2) is held
+    assert queues.is_held(system, pods, cluster_spec(roles=(replace(WORKER, replicas=2),))) is held
+
+
+def test_pods_that_come_one_by_one_are_let_go_when_each_role_has_its_first() -> None:
+    def of(role: str, **more: Any) -> dict[str, Any]:
+        one = pod(**more)
+        one["metadata"]["labels"] = {names.ROLE: role}
+        return one
+
+    spec = cluster_spec(gang=False)
+    assert queues.is_held("kueue", [of("scheduler"), of("worker", gated=True), of("worker", gated=True)], spec)
+    assert not queues.is_held("kueue", [of("scheduler"), of("worker", gated=True), of("worker")], spec)
+    assert queues.is_held("volcano", [of("worker", node="a"), of("worker", node="b"), of("scheduler")], spec)
+    assert not queues.is_held("volcano", [of("worker", node="a"), of("worker"), of("scheduler", node="a")], spec)
+    metadata = pod_template(replace(spec, queue=KUEUE), "worker")["metadata"]
+    assert metadata["labels"]["kueue.x-k8s.io/queue-name"] == "atelier"
+    assert "pod-group" not in json.dumps(metadata)
+    [group] = manifests.queue_documents(replace(spec, queue=VOLCANO), OWNER)
+    both = replace(spec, roles=tuple(replace(role, replicas=1) for role in spec.roles), gang=True, queue=VOLCANO)
+    assert group["spec"] == manifests.queue_documents(both, OWNER)[0]["spec"]
+    assert group["spec"]["minMember"] == 2
 
 
 def workload(**conditions: tuple[str, str, str]) -> dict[str, Any]:

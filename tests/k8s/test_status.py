@@ -413,6 +413,23 @@ def unplaced(item: dict[str, Any], message: str, reason: str = "Unschedulable") 
     return item
 
 
+def test_a_cluster_whose_pods_come_one_by_one_can_be_used_when_each_role_has_its_first() -> None:
+    def one_by_one(*pods: dict[str, Any]):
+        return observe(cluster_spec(gang=False), Seen(pods=pods, sets=SETS), now=LATER, was_ready=False)
+
+    def waits(index: int) -> dict[str, Any]:
+        return unplaced(worker(index), "0/1 nodes are available: 1 Insufficient cpu.")
+
+    assert look(scheduler(), worker(0), waits(1), now=LATER).verdict.phase is Phase.PROGRESSING
+    assert look(scheduler(), worker(0), waits(1), now=LATER).without_room > 0
+    some = one_by_one(scheduler(), worker(0), waits(1))
+    assert (some.verdict.phase, some.without_room) == (Phase.DEGRADED, 0)
+    none = one_by_one(scheduler(), waits(0), waits(1))
+    assert none.verdict.phase is Phase.PROGRESSING
+    assert none.without_room > 0
+    assert one_by_one(scheduler(), worker(0), worker(1)).verdict.phase is Phase.READY
+
+
 def test_how_long_pods_have_been_without_room_is_told_of_the_one_that_waits_longest() -> None:
     full = unplaced(worker(0), "0/3 nodes are available: 3 Insufficient cpu.")
     assert look(scheduler(), full, worker(1)).without_room == 10.0

@@ -46,8 +46,9 @@ def templates_enabled() -> QuerySet[Template]:
 
 def flavors_of(template_spec: Mapping[str, Any]) -> list[Flavor]:
     """Flavors that can be asked for with the template now."""
-    rows = Flavor.objects.filter(enabled=True).select_related("accelerator")
-    return allowed(template_spec, [row for row in rows if row.accelerator is None or row.accelerator.enabled])
+    rows = Flavor.objects.filter(enabled=True).select_related("accelerator", "network")
+    there = [row for row in rows if all(part is None or part.enabled for part in (row.accelerator, row.network))]
+    return allowed(template_spec, there)
 
 
 def _headroom(user: User, flavor: Flavor) -> int | None:

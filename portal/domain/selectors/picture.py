@@ -51,18 +51,27 @@ def shapes_of(environment: Environment) -> tuple[RoleShape, ...]:
     return role_shapes(environment.template_spec, environment.params, environment.flavor.shape(), workers)
 
 
+def is_gang(template_spec: Mapping[str, Any]) -> bool:
+    """Whether all replicas start together or none; without it each pod is placed by itself."""
+    return bool((template_spec.get("scheduling") or {}).get("gang", True))
+
+
 class Needs:
     """`need_of`, worked out once for replicas that are alike."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Need] = {}
 
-    def pods_of(self, shapes: Iterable[RoleShape], chips: Mapping[str, Accelerator]) -> tuple[Pods, ...]:
-        return tuple(Pods(role=shape.name, count=shape.replicas, need=self._need(shape, chips.get(shape.accelerator))) for shape in shapes)
+    def pods_of(self, shapes: Iterable[RoleShape], chips: Mapping[str, Accelerator], *, gang: bool = True) -> tuple[Pods, ...]:
+        """The pods for which there has to be room: all of each role, or without `gang` the first of each, since the others come as room does."""
+        return tuple(
+            Pods(role=shape.name, count=shape.replicas if gang else min(1, shape.replicas), need=self._need(shape, chips.get(shape.accelerator)))
+            for shape in shapes
+        )
 
     def of(self, environment: Environment) -> tuple[Pods, ...]:
         chip = environment.flavor.accelerator
-        return self.pods_of(shapes_of(environment), {chip.slug: chip} if chip else {})
+        return self.pods_of(shapes_of(environment), {chip.slug: chip} if chip else {}, gang=is_gang(environment.template_spec))
 
     def _need(self, shape: RoleShape, chip: Accelerator | None) -> Need:
         devices = (shape.accelerator_count, chip.pk if chip else 0, shape.network_key, shape.network_count)

@@ -289,7 +289,7 @@ def _request(
     return Waiting(
         id=_REQUEST,
         team=str(team.pk),
-        pods=read.Needs().pods_of(shapes, chips),
+        pods=read.Needs().pods_of(shapes, chips, gang=read.is_gang(template_spec)),
         queued_at=now,
         priority=priority_value,
         topology=read.topology_of(template_spec, Network.objects.filter(slug__in={shape.network for shape in shapes if shape.network}).first()),

@@ -15,6 +15,7 @@ from ..durations import format_duration
 from ..errors import Conflict, NotFound, ValidationError
 from ..lifecycle import Desired, State
 from ..models import ArtifactVersion, Environment, Event, Membership, User, Volume
+from ..selectors.picture import is_gang
 from ..shape import RoleShape, role_shapes, scalable_param
 from . import asking, exceptions, ledger, mounts, schedules, usage
 from .amounts import running_amounts
@@ -227,7 +228,8 @@ def environment_scale(*, actor: User, environment_id: UUID | str, workers: int) 
         _refuse_asked(environment)
         if workers == environment.workers:
             return environment
-        if environment.placement.get("queue") and environment.admitted_at and environment.desired == Desired.RUNNING:
+        gang = is_gang(environment.template_spec)
+        if gang and environment.placement.get("queue") and environment.admitted_at and environment.desired == Desired.RUNNING:
             queue = environment.placement["queue"].title()  # a gang that another queue let go cannot grow or shrink in it
             raise Conflict(f"On this cluster {queue} decides what starts, all workers together. Stop {environment.name}, scale it, and start it again.")
         if environment.admitted_at and environment.desired == Desired.RUNNING and environment.state not in _REST and _runs_once(environment.template_spec):

@@ -365,3 +365,20 @@ def test_topology_becomes_part_of_the_placement(free: World, settings: Any) -> N
     third = ask(free, "dk3", template="dask", params={"workers": 5})
     services.queue_pass()
     assert told(third)["message"].startswith("it cannot start any more: it does not fit within one rack, even when that is empty")
+
+
+def test_pods_that_come_one_by_one_are_admitted_when_the_first_of_each_role_fits_and_are_promised_no_more(world: World) -> None:
+    spec = Template.objects.get(slug="dask").spec
+    services.template_store(spec=spec | {"version": spec["version"] + 1, "scheduling": {"gang": False}})
+    services.nodes_observed([node("one", cpu=4, used_cpu=1)])
+    grid = ask(world, "grid", "cpu-small", template="dask", params={"workers": 8})
+    assert grid.reserved["cpu"] == 9000, "all of it is charged"
+    assert services.queue_pass() == [grid.pk]
+    grid.refresh_from_db()
+    assert grid.placement["nodes"] == {"one": {"scheduler": 1, "worker": 1}}
+    other = ask(world, "other", "cpu-small")
+    assert services.queue_pass() == [other.pk], "the seven others hold no room until they are on a node"
+    services.template_store(spec=spec | {"version": spec["version"] + 2})
+    together = ask(world, "together", "cpu-small", template="dask", params={"workers": 8})
+    assert services.queue_pass() == []
+    assert "do not fit" in told(together)["message"]
