@@ -24,6 +24,7 @@ _KUEUE_GROUP = "kueue.x-k8s.io/pod-group-name"
 _KUEUE_COUNT = "kueue.x-k8s.io/pod-group-total-count"
 _KUEUE_SERVING = "kueue.x-k8s.io/pod-group-serving"
 _KUEUE_ROLE = "kueue.x-k8s.io/role-hash"
+_KUEUE_PARENT = "kueue.x-k8s.io/pod-suspending-parent"
 _KUEUE_TOPOLOGY = {True: "kueue.x-k8s.io/podset-required-topology", False: "kueue.x-k8s.io/podset-preferred-topology"}
 _VOLCANO_GROUP = "scheduling.k8s.io/group-name"
 _VOLCANO_QUEUE = "scheduling.volcano.sh/queue-name"
@@ -71,6 +72,9 @@ def pod_annotations(spec: EnvironmentSpec, role: Role) -> dict[str, str]:
     if _grouped(spec):
         # Serving: a replica that ends is made again by its StatefulSet and keeps its place. The role: two roles of one shape stay two pod sets.
         annotations = {_KUEUE_COUNT: str(replicas(spec)), _KUEUE_SERVING: "true", _KUEUE_ROLE: role.name}
+        # Kueue leaves pods of Jobs and StatefulSets alone where it manages those kinds by themselves, which would part the roles. This
+        # says that the pods are to be held back all the same; the value is nobody's whom Kueue knows.
+        annotations[_KUEUE_PARENT] = names.MANAGER
     if order.topology_label:
         annotations[_KUEUE_TOPOLOGY[order.topology_required]] = order.topology_label
     return annotations

@@ -71,8 +71,20 @@ def test_kueue_sees_all_roles_as_one_group() -> None:
             "kueue.x-k8s.io/pod-group-total-count": "3",
             "kueue.x-k8s.io/pod-group-serving": "true",
             "kueue.x-k8s.io/role-hash": role,
+            "kueue.x-k8s.io/pod-suspending-parent": "atelier",
             "kueue.x-k8s.io/podset-required-topology": "rack",
         }
+
+
+def test_kueue_holds_a_job_back_with_the_rest_of_its_environment() -> None:
+    launcher = replace(WORKER, name="launcher", once=True, scalable=False)
+    documents = manifests.cluster_documents(cluster_spec(queue=KUEUE, roles=(SCHEDULER, launcher)), OWNER)
+    job = next(valid(document) for document in documents if document["kind"] == "Job")
+    assert "kueue.x-k8s.io/queue-name" not in job["metadata"]["labels"]  # else it would be a workload of its own
+    pod = job["spec"]["template"]["metadata"]
+    assert pod["labels"]["kueue.x-k8s.io/pod-group-name"] == "grid-0193aabb"
+    assert pod["annotations"]["kueue.x-k8s.io/pod-group-total-count"] == "3"
+    assert pod["annotations"]["kueue.x-k8s.io/pod-suspending-parent"] == "atelier"
 
 
 def test_kueue_sees_a_notebook_as_a_single_pod() -> None:
