@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.core.files.storage import storages
 
 from k8s import cluster as api
+from k8s import manifests
 from portal.domain import services
 from portal.domain.models import Environment, Event, LogArchive, Notification, Quota, Template
+from workers import credentials, teams
+from workers.specs import environment_spec
 
 from .conftest import row
 from .test_converge import Site, cluster, embedded, site, states
@@ -168,3 +172,18 @@ def test_the_engine_is_told_before_a_replica_is_taken_away(site: Site) -> None:
     site.until(environment, lambda now: [item["name"][-8:] for item in now.observed["replicas"][1:]] == ["worker-0"], "one worker to be left")
     log, _ = site.cluster.read_log("atelier-vision", pod, "server", max_bytes=10_000)
     assert [line.split("/")[-1] for line in log.decode().splitlines() if "/gone-" in line] == [f"gone-{pod.replace('server-0', 'worker-1')}"]
+
+
+def test_workers_that_meet_make_one_secret(site: Site) -> None:
+    environment = request(site, template())
+    teams.team_ensure(site.cluster, environment.team)
+    spec = environment_spec(environment)
+    owner = manifests.owner_reference(site.cluster.apply(manifests.parent(spec)))
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for each in [pool.submit(credentials.ensure, site.cluster, spec, owner) for _ in range(8)]:
+            each.result()
+    label = f"atelier.dev/environment={environment.pk}"
+    made = {item["metadata"]["name"]: item["data"] for item in site.cluster.find(api.SECRETS, spec.namespace, labels=label)}
+    assert sorted(made) == [f"{spec.base_name}-cookie", f"{spec.base_name}-ssh"]
+    credentials.ensure(site.cluster, spec, owner)
+    assert {item["metadata"]["name"]: item["data"] for item in site.cluster.find(api.SECRETS, spec.namespace, labels=label)} == made
