@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -231,6 +232,18 @@ class Cluster(Transport):
         path = _path(kind_of(item), metadata.get("namespace", ""), metadata["name"])
         try:
             self._json("PATCH", path, {"fieldManager": f"{names.MANAGER}-notes"}, body=patch, content_type="application/merge-patch+json")
+        except (errors.Gone, errors.Conflict):
+            pass
+
+    def disrupt(self, pod: Mapping[str, Any], message: str) -> None:
+        """Write into a pod's status that it was disrupted, in the place of a node that will not: its Job keeps a finalizer on it, and makes
+        no other before it knows how this one ended. Nothing happens when the pod is gone or is another one now."""
+        metadata, when = pod["metadata"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        condition = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByNodeLoss", "message": message, "lastTransitionTime": when}
+        patch = {"metadata": {"uid": metadata["uid"]}, "status": {"phase": "Failed", "conditions": [condition]}}
+        path = f"{_path(PODS, metadata['namespace'], metadata['name'])}/status"
+        try:
+            self._json("PATCH", path, {"fieldManager": f"{names.MANAGER}-notes"}, body=patch, content_type="application/strategic-merge-patch+json")
         except (errors.Gone, errors.Conflict):
             pass
 

@@ -56,7 +56,11 @@ def release(context: Context, pods: Iterable[Mapping[str, Any]]) -> int:
     released = 0
     for pod in waiting:
         node, name = pod["spec"].get("nodeName", ""), pod["metadata"]["name"]
-        if (not node or node in lost) and context.cluster.delete(pod, grace_seconds=0):
+        if node and node not in lost:
+            continue
+        if any(owner["kind"] == "Job" for owner in pod["metadata"].get("ownerReferences", ())):
+            context.cluster.disrupt(pod, f"node {node} no longer answers")
+        if context.cluster.delete(pod, grace_seconds=0):
             released += 1
             message = f"{name} was on node {node}, which no longer answers. It is given up there." if node else f"{name} ended without a node. It is given up."
             services.event_record(context.environment.id, "warning", "NodeLost", message, source=f"released:{pod['metadata']['uid']}")

@@ -85,6 +85,25 @@ def test_replicas_of_a_lost_node_are_given_up_there_and_come_back_elsewhere(site
     assert {name for name in before if before[name] != after[name]} == moved
 
 
+def test_a_run_on_a_lost_node_begins_again_elsewhere_and_counts_as_no_try(site: Site, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "_OVERDUE", timedelta(seconds=1))
+    settings.NODE_SELECTOR = {"nvidia.com/gpu.present": "true"}
+    environment = small(site.world.request(params={"workers": 1}))
+    spec = environment.template_spec | {"success": {"role": "worker"}}
+    spec["roles"][1] |= {"run": "once"}
+    Environment.objects.filter(pk=environment.pk).update(template_spec=spec)
+    up = site.until_state(environment, "running")
+    (first,) = [item for item in up.observed["replicas"] if item["role"] == "worker"]
+    lose(site, first["node"], "true")
+    try:
+        site.until(environment, lambda now: now.reason == "NodeLost", "the reason")
+        back = site.until(environment, lambda now: is_up(now) and first["name"] not in {item["name"] for item in now.observed["replicas"]}, "another try")
+    finally:
+        lose(site, first["node"], "false")
+    assert first["node"] not in {item["node"] for item in back.observed["replicas"]}
+    assert "failed" not in states(environment)
+
+
 def test_a_pod_that_only_takes_long_to_end_is_not_given_up_on_a_living_node(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looking, "_OVERDUE", timedelta(seconds=-3600))  # every pod that is being deleted is overdue
     stubborn = ["python", "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(3600)"]
