@@ -53,10 +53,13 @@ def satisfied(role: Role, pods: Sequence[Object], jobs: Sequence[Object]) -> int
     return sum(1 for index, each in found if index < role.replicas and (any(_phase(pod) == "Succeeded" for pod in each) or diagnosis.is_ready(each[-1])))
 
 
-def failure(role: Role, pods: Sequence[Object], jobs: Sequence[Object]) -> Finding | None:
-    """Why the role has failed for good, with the last lines of the replica that did first; None while it has not."""
-    spent = []
+def failure(role: Role, pods: Sequence[Object], jobs: Sequence[Object], now: datetime) -> Finding | None:
+    """Why the role has failed for good: with the last lines of the replica that did first, or what keeps one from starting at all, such as
+    an image that is not there. None while it has not."""
+    spent, stuck = [], []
     for each in tries(role, pods).values():
+        if _phase(each[-1]) not in ("Failed", "Succeeded") and (finding := diagnosis.pod_finding(each[-1], now)) and finding.fatal:
+            stuck.append(finding)
         failed = [(pod, finding) for pod in each if _phase(pod) == "Failed" and (finding := diagnosis.pod_finding(pod)) and not finding.taken]
         if len(failed) > role.retries:
             spent.append(failed[-1])
@@ -65,6 +68,8 @@ def failure(role: Role, pods: Sequence[Object], jobs: Sequence[Object]) -> Findi
         again = f" It was tried {role.retries + 1} times." if role.retries else ""
         code = FAILED if finding.code == "ContainerExited" else finding.code
         return replace(finding, code=code, fatal=True, message=f"{finding.message}{again}")
+    if stuck:
+        return stuck[0]
     if condition := _condition(job_of(role, jobs), "Failed"):
         said = condition.get("message") or condition.get("reason") or "no reason given"
         return Finding(code=FAILED, step="start", fatal=True, message=f"{role.name} failed: {said}.", remedy="Read its log, then retry.")

@@ -92,7 +92,7 @@ STEPS = (
 def observe(spec: EnvironmentSpec, seen: Seen, *, now: datetime, was_ready: bool) -> Observation:
     """Compare what is there with `spec`. `was_ready`: it was up before: a cluster in this run, a notebook at the last look."""
     findings = _findings(spec, seen, now)
-    verdict = _notebook_verdict(seen, findings, was_ready) if spec.kind == "notebook" else _cluster_verdict(spec, seen, findings, was_ready)
+    verdict = _notebook_verdict(seen, findings, was_ready) if spec.kind == "notebook" else _cluster_verdict(spec, seen, findings, was_ready, now)
     snapshot: dict[str, Any] = {
         "replicas": _replicas(spec, seen.pods),
         "endpoints": _endpoints(spec, seen.pods),
@@ -139,11 +139,11 @@ def _pods_of_set(item: Object, pods: Sequence[Object]) -> int:
 # --- verdicts ----------------------------------------------------------------
 
 
-def _cluster_verdict(spec: EnvironmentSpec, seen: Seen, findings: Sequence[Finding], was_ready: bool) -> Verdict:
+def _cluster_verdict(spec: EnvironmentSpec, seen: Seen, findings: Sequence[Finding], was_ready: bool, now: datetime) -> Verdict:
     if not seen.sets and not seen.jobs and not seen.pods and seen.custom is None:
         return Verdict(phase=Phase.GONE)
     said = operators.standing(spec.operator, seen.custom) if spec.operator and seen.custom else operators.Standing()
-    if ended := _end_by_operator(spec, said) or _end_of_runs(spec, seen):
+    if ended := _end_by_operator(spec, said) or _end_of_runs(spec, seen, now):
         return ended
     ready = {role.name: _ready_count(role, seen) for role in spec.roles}
     if all(ready[role.name] >= role.replicas for role in spec.roles):
@@ -152,7 +152,7 @@ def _cluster_verdict(spec: EnvironmentSpec, seen: Seen, findings: Sequence[Findi
     steady = [role for role in spec.roles if not role.once]
     usable = was_ready and all(ready[role.name] >= (1 if role.scalable and role.replicas else role.replicas) for role in steady)
     if not spec.gang:
-        usable = all(ready[role.name] >= min(1, role.replicas) for role in steady)
+        usable = all(ready[role.name] >= min(1, role.replicas) for role in (steady if was_ready else spec.roles))
     if findings:
         worst = findings[0]
         if worst.fatal and not usable and (not was_ready or worst.restarts >= diagnosis.PATIENCE_RESTARTS or not worst.restarts):
@@ -182,14 +182,14 @@ def _ready_for_operator(spec: EnvironmentSpec, said: operators.Standing, was_rea
     return Verdict(phase=Phase.DEGRADED if was_ready else Phase.PROGRESSING, reason="OperatorNotReady", message=message)
 
 
-def _end_of_runs(spec: EnvironmentSpec, seen: Seen) -> Verdict | None:
+def _end_of_runs(spec: EnvironmentSpec, seen: Seen, now: datetime) -> Verdict | None:
     """The end that roles that run once bring: the success of the one that counts, or the failure of any."""
     for role in spec.roles:
         if role.once and role.name == spec.success and role.replicas and runs.succeeded(role, seen.pods, seen.jobs) >= role.replicas:
             what = "it" if role.replicas == 1 else f"all {role.replicas} replicas"
             return Verdict(phase=Phase.COMPLETED, reason="Completed", message=f"{role.name} has run to its end: {what} ended with exit code 0.")
     for role in spec.roles:
-        if role.once and (failure := runs.failure(role, seen.pods, seen.jobs)):
+        if role.once and (failure := runs.failure(role, seen.pods, seen.jobs, now)):
             return Verdict(phase=Phase.FAILED, reason=failure.code, message=failure.text)
     return None
 

@@ -117,6 +117,20 @@ def test_running_out_of_memory_keeps_its_own_name_and_remedy() -> None:
     assert "Choose a flavor with more memory." in verdict.message
 
 
+@pytest.mark.parametrize("gang", [True, False])
+@pytest.mark.parametrize("was_ready", [True, False])
+def test_what_cannot_even_start_fails(gang: bool, was_ready: bool) -> None:
+    waiting = {"name": "launcher", "image": "img:1", "ready": False, "restartCount": 0, "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    stuck = attempt(1, phase="Pending", containerStatuses=[waiting])
+    verdict = look(replace(spec(), gang=gang), attempt(0), stuck, was_ready=was_ready).verdict
+    assert (verdict.phase, verdict.reason) == (Phase.FAILED, "ImagePullBackOff")
+
+
+def test_without_a_gang_it_is_not_usable_before_anything_has_begun() -> None:
+    verdict = look(replace(spec(), gang=False), was_ready=False).verdict
+    assert verdict.phase is Phase.PROGRESSING
+
+
 def test_the_jobs_own_word_counts_when_no_pod_is_left_to_tell() -> None:
     job = {**JOB, "status": {"conditions": [{"type": "Failed", "status": "True", "message": "Job was active longer than specified deadline"}]}}
     verdict = look(spec(), jobs=(job,)).verdict

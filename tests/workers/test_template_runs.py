@@ -18,9 +18,9 @@ from workers import credentials, teams
 from workers.specs import environment_spec
 
 from .conftest import row
-from .test_converge import Site, cluster, embedded, site, states
+from .test_converge import Site, cluster, site, states
 
-__all__ = ["cluster", "embedded", "site"]
+__all__ = ["cluster", "site"]
 pytestmark = [pytest.mark.integration, pytest.mark.django_db(transaction=True)]
 
 SMALL = {"cpu": "50m", "memory": "128Mi"}
