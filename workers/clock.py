@@ -50,6 +50,7 @@ def periods() -> dict[str, Period]:
         "queue": Period("workers.queue", often),
         "timers": Period("workers.timers", often),
         "idleness": Period("workers.idleness", 60.0),
+        "autoscale": Period("workers.autoscale", 30.0),
         "volumes": Period("workers.volumes", 60.0),
         "teams": Period("workers.teams", 300.0),
     }

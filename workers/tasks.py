@@ -16,8 +16,8 @@ from portal.celery import app
 from portal.domain import outbound, services
 from portal.domain.models import Team
 
+from . import autoscale, housekeeping, hub, idleness, queues, storages, teams
 from . import clock as _clock  # noqa: F401 - its signals start a clock in each worker
-from . import housekeeping, hub, idleness, queues, storages, teams
 from .converge import converge as converge_environment
 
 logger = logging.getLogger(__name__)
@@ -101,6 +101,15 @@ def idleness_measure() -> None:
         idleness.measure(api.connect(settings.KUBECONFIG_PATH), hub.connect())
     except (errors.ClusterError, hub.HubError) as error:
         logger.warning("use not measured, tried again later: error=%s", error)
+
+
+@app.task(name="workers.autoscale")
+def autoscale_measure() -> None:
+    """Sample how busy the workers of elastic environments are, and scale them by their rules."""
+    try:
+        autoscale.measure(api.connect(settings.KUBECONFIG_PATH))
+    except errors.ClusterError as error:
+        logger.warning("load not measured, tried again later: error=%s", error)
 
 
 @app.task(name="workers.volumes")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from portal.domain import autoscale
+
 from .operators import OPERATORS
 
 _SLUG = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,58}[a-z0-9])?$"}
@@ -224,6 +226,20 @@ FLAVORS = _document(
     },
 )
 
+AUTOSCALE = _document(
+    ["metric", "target", "min", "max"],
+    {
+        "metric": {"enum": list(autoscale.METRICS)},
+        "target": {"type": "number", "exclusiveMinimum": 0},
+        "query": {"type": "string", "minLength": 1, "maxLength": 2000},
+        "min": {"type": "integer", "minimum": 0},
+        "max": {"type": "integer", "minimum": 1},
+        "up_after": {"type": "string"},
+        "down_after": {"type": "string"},
+        "default": {"type": "boolean"},
+    },
+)
+
 PRIORITY = _document(
     ["slug", "title", "value"],
     {
@@ -259,6 +275,7 @@ TEMPLATE = _document(
         "roles": {"type": "array", "minItems": 1, "items": TEMPLATE_ROLE},
         "secrets": SECRETS,
         "success": SUCCESS,
+        "autoscale": AUTOSCALE,
         "operators": OPERATORS,
         "needs_operator": {"type": "boolean"},
         # A template that serves models: the formats it can serve (absent: any), and the parameter that takes the model's path in the pod.

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+from portal.domain import autoscale
 from portal.domain.durations import format_duration, parse_duration
-from portal.domain.shape import parse_bytes
+from portal.domain.shape import parameters, parse_bytes, scalable_param
 
 from . import choices, roles
 from .faults import Fault, Path, quantities
@@ -22,6 +23,8 @@ _SPANS: dict[Path, timedelta] = {
     ("idle", "after"): timedelta(minutes=5),
     ("idle", "warn"): timedelta(minutes=1),
     ("scheduling", "preempt_grace"): timedelta(0),
+    ("autoscale", "up_after"): timedelta(0),
+    ("autoscale", "down_after"): timedelta(0),
 }
 _ORDER: tuple[tuple[Path, Path, str], ...] = (
     (("expires_in",), ("max_expires_in",), "longer than max_expires_in"),
@@ -40,12 +43,33 @@ def faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     yield from wrong
     yield from roles.faults(document, None if wrong else params.get("properties", {}))
     yield from _success(document)
+    yield from _autoscale(document)
     yield from (Fault(at, words) for at, words in operator_faults(document.get("operators", ()), [role["name"] for role in document["roles"]]))
     if document.get("needs_operator") and not document.get("operators"):
         yield Fault(("needs_operator",), "says nothing without `operators`")
     serves = document.get("serves")
     if serves is not None and not wrong and serves.get("param", "model") not in params.get("properties", {}):
         yield Fault(("serves", "param") if "param" in serves else ("serves",), f"there is no parameter {serves.get('param', 'model')!r} in params.properties")
+
+
+def _autoscale(document: Mapping[str, Any]) -> Iterator[Fault]:
+    rule, param = document.get("autoscale"), scalable_param(document)
+    if rule is None:
+        return
+    if param is None:
+        yield Fault(("autoscale",), "no role scales; give one `replicas: {min, max}` or `{param: ...}`")
+        return
+    if any(role.get("run") == "once" for role in document["roles"] if isinstance(role.get("replicas"), Mapping)):
+        yield Fault(("autoscale",), "what runs once cannot be scaled while it runs")
+    allowed = parameters(document)["properties"].get(param, {})
+    if rule["min"] > rule["max"]:
+        yield Fault(("autoscale", "min"), "more than max")
+    if rule["min"] < allowed.get("minimum", 0):
+        yield Fault(("autoscale", "min"), f"parameter {param} has the minimum {allowed.get('minimum', 0)}")
+    if rule["max"] > allowed.get("maximum", rule["max"]):
+        yield Fault(("autoscale", "max"), f"parameter {param} has the maximum {allowed['maximum']}")
+    if (rule["metric"] == autoscale.QUERY) != ("query" in rule):
+        yield Fault(("autoscale", "query"), "goes with `metric: query`, and only with it")
 
 
 def _success(document: Mapping[str, Any]) -> Iterator[Fault]:

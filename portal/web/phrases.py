@@ -34,6 +34,16 @@ PHRASES = (
     _("%(who)s asked for %(after)s workers instead of %(before)s."),
     _("%(who)s extended it to %(span)s from now."),
     _("Its time was over, so it is stopped. Start it again to go on; its home volume is kept."),
+    # scaling by itself
+    _("%(who)s lets it be scaled between %(least)s and %(most)s workers, as they are used."),
+    _("%(who)s lets it be scaled no more; the number of workers stays as it is."),
+    _("%(after)s workers instead of %(before)s: %(why)s."),
+    _("It should have %(count)s workers, %(why)s, but: %(refusal)s"),
+    # operators
+    _("All replicas are ready; %(kind)s %(name)s does not say so yet."),
+    _("%(kind)s %(name)s has failed: %(words)s. Read the logs of its replicas, then retry."),
+    _("%(kind)s %(name)s has failed. Read the logs of its replicas, then retry."),
+    _("This template needs an operator that the cluster does not have: %(what)s. Ask an admin to install it, or choose another template."),
     # runs that end
     _("%(role)s has run to its end: it ended with exit code 0."),
     _("%(role)s has run to its end: all %(count)s replicas ended with exit code 0."),

@@ -19,6 +19,7 @@ urlpatterns = [
     path("environments/<uuid:environment_id>/keep", environment_time.keep, name="environment_keep"),
     path("environments/<uuid:environment_id>/in-use", environment_time.in_use, name="environment_in_use"),
     path("environments/<uuid:environment_id>/schedule", environment_time.schedule, name="environment_schedule"),
+    path("environments/<uuid:environment_id>/autoscale", environment_time.autoscale, name="environment_autoscale"),
     path("environments/<uuid:environment_id>/register", data.register, name="environment_register"),
     path("volumes/<uuid:volume_id>/purge", environments.purge, name="volume_purge"),
     path("data/", data.index, name="data"),

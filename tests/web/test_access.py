@@ -16,7 +16,7 @@ from portal.domain.services import token_create
 
 from .world import World, launch, run_notebook
 
-VERBS = ("start", "stop", "retry", "scale", "extend", "rename", "delete", "keep", "in_use", "schedule")
+VERBS = ("start", "stop", "retry", "scale", "extend", "rename", "delete", "keep", "in_use", "schedule", "autoscale")
 FIELDS = {"workers": "3", "expires_in": "3600", "name": "taken-over"}
 
 

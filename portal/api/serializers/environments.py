@@ -8,7 +8,7 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from portal.domain import selectors
+from portal.domain import autoscale, selectors
 from portal.domain.lifecycle import State
 from portal.domain.models import Approval, Environment, Event
 from portal.domain.quantities import accelerator_of
@@ -54,6 +54,15 @@ class HeldSerializer(serializers.Serializer):
     accelerators = serializers.DictField(child=serializers.IntegerField(), help_text="Devices by accelerator")
 
 
+class AutoscaleSerializer(serializers.Serializer):
+    on = serializers.BooleanField()
+    metric = serializers.ChoiceField(choices=list(autoscale.METRICS))
+    target = serializers.FloatField(help_text="Percent of what a worker has; of a query, its value per worker")
+    min = serializers.IntegerField()
+    max = serializers.IntegerField()
+    load = serializers.FloatField(allow_null=True, help_text="Of each worker at the last sample; null: not known, or off")
+
+
 class EnvironmentSerializer(serializers.ModelSerializer):
     template = serializers.CharField(source="template.slug")
     flavor = serializers.CharField(source="flavor.slug")
@@ -61,6 +70,7 @@ class EnvironmentSerializer(serializers.ModelSerializer):
     owner = serializers.CharField(source="owner.username")
     update_available = serializers.SerializerMethodField(help_text="Version of its template that its next start uses instead of its own; null: its own")
     queue = serializers.SerializerMethodField(help_text="Where it stands while it waits; null before the queue has looked at it, and otherwise")
+    autoscale = serializers.SerializerMethodField(help_text="Between how many workers its template's rule scales it; null: it has none")
     schedule = serializers.SerializerMethodField(help_text="When it starts and stops by itself; null: never")
     approval = serializers.SerializerMethodField(help_text="The question that waits for an answer; null: none")
     steps = serializers.SerializerMethodField()
@@ -76,7 +86,7 @@ class EnvironmentSerializer(serializers.ModelSerializer):
     class Meta:
         model = Environment
         fields = [
-            "id", "name", "kind", "template", "template_version", "update_available", "flavor", "team", "owner", "params", "workers",
+            "id", "name", "kind", "template", "template_version", "update_available", "flavor", "team", "owner", "params", "workers", "autoscale",
             "desired", "state", "reason", "message", "queue", "priority", "approval", "schedule", "schedule_next_at",
             "steps", "endpoints", "replicas", "snippet", "url", "resources", "volume", "mounts",
             "expires_in", "expires_at", "delete_at", "idle_since", "preempt_at", "created_at", "started_at", "stopped_at", "deleted_at", "last_seq",
@@ -90,6 +100,15 @@ class EnvironmentSerializer(serializers.ModelSerializer):
     @extend_schema_field(QueueSerializer(allow_null=True))
     def get_queue(self, environment: Environment) -> dict[str, Any] | None:
         return queue_document(environment.queue) if environment.state == State.QUEUED else None
+
+    @extend_schema_field(AutoscaleSerializer(allow_null=True))
+    def get_autoscale(self, environment: Environment) -> Any:
+        rule = autoscale.rule_of(environment.template_spec)
+        if rule is None:
+            return None
+        on = autoscale.is_on(environment.template_spec, environment.autoscale)
+        seen = {"load": environment.autoscale.get("load") if on else None}
+        return {"on": on, "metric": rule.metric, "target": rule.target, "min": rule.least, "max": rule.most, **seen}
 
     @extend_schema_field(ScheduleSerializer(allow_null=True))
     def get_schedule(self, environment: Environment) -> Any:
@@ -159,10 +178,11 @@ class EnvironmentChangeSerializer(StrictSerializer):
     expires_in = DurationTextField(required=False, help_text="Let it run this much longer from now")
     name = StrictCharField(required=False, max_length=1000, trim_whitespace=False, help_text="Rename it; only while it is stopped")
     schedule = ScheduleField(required=False, allow_null=True)
+    autoscale = serializers.BooleanField(required=False, help_text="Let its template's rule choose the number of workers, or not any more")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not attrs:
-            raise serializers.ValidationError("Give at least one of workers, expires_in, name, schedule.")
+            raise serializers.ValidationError("Give at least one of workers, expires_in, name, schedule, autoscale.")
         return attrs
 
 

@@ -95,7 +95,7 @@ class EnvironmentDetail(ApiView):
 
     @extend_schema(request=EnvironmentChangeSerializer)
     def patch(self, request: Any, environment_id: UUID) -> Response:
-        """Scale, extend, schedule or rename it; all that is asked or nothing."""
+        """Scale, extend, schedule or rename it, or let it scale by itself; all that is asked or nothing."""
         form = EnvironmentChangeSerializer(data=request.data)
         selectors.environment_get(request.user, environment_id)
         form.is_valid(raise_exception=True)
@@ -105,6 +105,8 @@ class EnvironmentDetail(ApiView):
                 services.environment_rename(actor=request.user, environment_id=environment_id, name=wish["name"])
             if "workers" in wish:
                 services.environment_scale(actor=request.user, environment_id=environment_id, workers=wish["workers"])
+            if "autoscale" in wish:
+                services.environment_autoscale_set(actor=request.user, environment_id=environment_id, on=wish["autoscale"])
             if "schedule" in wish:
                 services.environment_schedule(actor=request.user, environment_id=environment_id, schedule=wish["schedule"])
             if "expires_in" in wish:

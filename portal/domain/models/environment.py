@@ -70,6 +70,8 @@ class Environment(models.Model):
     idle_since = models.DateTimeField(null=True, blank=True, help_text="Every sign of use has been absent since; null: in use, or not known")
     idle_warned_at = models.DateTimeField(null=True, blank=True)
 
+    autoscale = models.JSONField(default=dict, blank=True, help_text='Whether its rule scales it ("on") and what that remembers, see portal.domain.autoscale')
+
     priority = models.CharField(max_length=40, default="normal", help_text="Slug of its priority class")
     priority_value = models.IntegerField(default=50)
     queued_at = models.DateTimeField(null=True, blank=True, help_text="When it entered the queue")

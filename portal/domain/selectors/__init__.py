@@ -35,7 +35,7 @@ from .storages import (
     versions_visible_to,
 )
 from .teams import leads_of, platform_admins, quota_rows, teams_led_by, volumes_visible_to
-from .timed import environments_with_idle_rule
+from .timed import environments_that_scale, environments_with_idle_rule
 from .usage import UsageRow, usage_report, usage_visible_to
 from .versions import Redirects, next_version, redirects
 
@@ -63,6 +63,7 @@ __all__ = [
     "environments_due",
     "environments_expired",
     "environments_mounting",
+    "environments_that_scale",
     "environments_visible_to",
     "environments_with_idle_rule",
     "events_after",

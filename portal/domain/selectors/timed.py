@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
+from .. import autoscale
 from ..lifecycle import Desired, State
 from ..models import Approval, Environment, Template
 
@@ -50,6 +51,13 @@ def schedules_due(now: datetime, limit: int) -> list[UUID]:
 def warning_spans() -> set[str]:
     """Every `warn_before` of the templates that there are."""
     return {span for span in Template.objects.order_by().values_list("spec__warn_before", flat=True) if span}
+
+
+def environments_that_scale() -> list[Environment]:
+    """What runs and is scaled by its template's rule."""
+    query = Environment.objects.filter(state=State.RUNNING, desired=Desired.RUNNING, template_spec__has_key="autoscale")
+    rows = query.select_related("team", "owner", "template", "flavor__accelerator").order_by("created_at")
+    return [row for row in rows if autoscale.is_on(row.template_spec, row.autoscale)]
 
 
 def environments_with_idle_rule() -> QuerySet[Environment]:

@@ -3,6 +3,7 @@
 from .admission import Forecast, forecast, priority_for, queue_admit, queue_pass, queue_return
 from .approvals import approval_grant, approval_refuse
 from .artifacts import artifact_create, artifact_delete, artifact_update, artifact_version_add, artifact_version_delete
+from .autoscale import environment_autoscale, environment_autoscale_set
 from .environments import (
     environment_delete,
     environment_extend,
@@ -69,6 +70,8 @@ __all__ = [
     "check_quota",
     "check_team_slug",
     "check_timezone",
+    "environment_autoscale",
+    "environment_autoscale_set",
     "environment_complete",
     "environment_delete",
     "environment_expire",

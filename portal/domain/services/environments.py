@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from .. import outbound, selectors
+from .. import autoscale, outbound, selectors
 from ..durations import format_duration
 from ..errors import Conflict, NotFound, ValidationError
 from ..lifecycle import Desired, State
@@ -212,37 +212,47 @@ def environment_scale(*, actor: User, environment_id: UUID | str, workers: int) 
     """Change the number of workers while it runs or before it starts again. Raises NotFound, Conflict, ValidationError, QuotaExceeded."""
     with transaction.atomic():
         environment = _locked(actor, environment_id)
-        _refuse_gone(environment)
-        param = scalable_param(environment.template_spec)
-        if param is None:
-            raise ValidationError.field("workers", f"A {environment.template.slug} has no workers to scale.")
-        if isinstance(workers, bool) or not isinstance(workers, int):
-            raise ValidationError.field("workers", "Must be a whole number.")
-        try:
-            params = check_params(environment.template_spec, environment.params | {param: workers})
-        except ValidationError as error:
-            message = " ".join(m for messages in error.errors.values() for m in messages)
-            raise ValidationError.field("workers", message) from None
-        if environment.desired == Desired.STOPPED and environment.state not in _REST:
-            raise Conflict(f"{environment.name} is being stopped; scale it when it has stopped.")
-        _refuse_asked(environment)
-        if workers == environment.workers:
-            return environment
-        gang = is_gang(environment.template_spec)
-        if gang and environment.placement.get("queue") and environment.admitted_at and environment.desired == Desired.RUNNING:
-            queue = environment.placement["queue"].title()  # a gang that another queue let go cannot grow or shrink in it
-            raise Conflict(f"On this cluster {queue} decides what starts, all workers together. Stop {environment.name}, scale it, and start it again.")
-        if environment.admitted_at and environment.desired == Desired.RUNNING and environment.state not in _REST and _runs_once(environment.template_spec):
-            raise Conflict(f"The workers of {environment.name} run once, all together. Stop it, scale it, and start it again.")
-        before = environment.workers
-        changes: dict[str, object] = {"workers": workers, "params": params}
-        if environment.reserved:
-            shapes = shapes_of(environment, workers)
-            if workers > before:
-                _refuse_beyond(environment, running_amounts(shapes, _granted(environment)), _granted(environment))
-            changes["reserved"] = ledger.rebook(environment, running_amounts(shapes, usage.ahead(environment, timezone.now())))
-        write(environment, actor=actor, code="ScaleRequested", message=f"{actor.username} asked for {workers} workers instead of {before}.", changes=changes)
+        if environment.workers != workers and autoscale.is_on(environment.template_spec, environment.autoscale):
+            # Else the rule would take back what a person has just asked for.
+            Environment.objects.filter(pk=environment.pk).update(autoscale={"on": False})
+            environment.autoscale = {"on": False}
+        message = f"{actor.username} asked for {workers} workers instead of {environment.workers}."
+        return scale_locked(environment, workers, actor=actor, code="ScaleRequested", message=message)
+
+
+def scale_locked(environment: Environment, workers: int, *, actor: User | None, code: str, message: str) -> Environment:
+    """Change the number of workers of a locked environment. `actor` None: its own rule does. Raises as `environment_scale`."""
+    _refuse_gone(environment)
+    param = scalable_param(environment.template_spec)
+    if param is None:
+        raise ValidationError.field("workers", f"A {environment.template.slug} has no workers to scale.")
+    if isinstance(workers, bool) or not isinstance(workers, int):
+        raise ValidationError.field("workers", "Must be a whole number.")
+    try:
+        params = check_params(environment.template_spec, environment.params | {param: workers})
+    except ValidationError as error:
+        wrong = " ".join(m for messages in error.errors.values() for m in messages)
+        raise ValidationError.field("workers", wrong) from None
+    if environment.desired == Desired.STOPPED and environment.state not in _REST:
+        raise Conflict(f"{environment.name} is being stopped; scale it when it has stopped.")
+    _refuse_asked(environment)
+    if workers == environment.workers:
         return environment
+    gang = is_gang(environment.template_spec)
+    if gang and environment.placement.get("queue") and environment.admitted_at and environment.desired == Desired.RUNNING:
+        queue = environment.placement["queue"].title()  # a gang that another queue let go cannot grow or shrink in it
+        raise Conflict(f"On this cluster {queue} decides what starts, all workers together. Stop {environment.name}, scale it, and start it again.")
+    if environment.admitted_at and environment.desired == Desired.RUNNING and environment.state not in _REST and _runs_once(environment.template_spec):
+        raise Conflict(f"The workers of {environment.name} run once, all together. Stop it, scale it, and start it again.")
+    before = environment.workers
+    changes: dict[str, object] = {"workers": workers, "params": params}
+    if environment.reserved:
+        shapes = shapes_of(environment, workers)
+        if workers > before:
+            _refuse_beyond(environment, running_amounts(shapes, _granted(environment)), _granted(environment))
+        changes["reserved"] = ledger.rebook(environment, running_amounts(shapes, usage.ahead(environment, timezone.now())))
+    write(environment, actor=actor, code=code, message=message, changes=changes)
+    return environment
 
 
 def _runs_once(template_spec: Mapping[str, Any]) -> bool:

@@ -16,8 +16,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import get_language
 
-from portal.domain import selectors
-from portal.domain.models import Priority, User
+from portal.domain import autoscale, selectors
+from portal.domain.models import Environment, Priority, User
 
 from ..forms.base import duration_title
 from ..phrases import known as known_phrase
@@ -73,6 +73,13 @@ def bytes_filter(value: int | None) -> str:
 @register.filter
 def cores(millis: int | None) -> str:
     return "" if millis is None else cores_text(int(millis))
+
+
+@register.filter
+def autoscaled(environment: Environment) -> dict[str, Any] | None:
+    """Its rule, and whether it is scaled by it; None: it has no rule."""
+    rule = autoscale.rule_of(environment.template_spec)
+    return rule and {"rule": rule, "on": autoscale.is_on(environment.template_spec, environment.autoscale)}
 
 
 @register.filter

@@ -44,3 +44,12 @@ def schedule(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         return services.environment_schedule(actor=user, environment_id=environment_id, schedule=None if remove else form.schedule())
 
     return act_with(form, request, environment_id, verb, _("It has no schedule any more.") if remove else _("Its schedule is set."))
+
+
+@require_POST
+@page
+def autoscale(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """Let its template's rule choose the number of workers, or not any more."""
+    on = request.POST.get("on") == "true"
+    said = _("It is scaled by its use.") if on else _("It is scaled by hand only.")
+    return act(request, environment_id, lambda user: services.environment_autoscale_set(actor=user, environment_id=environment_id, on=on), said)
