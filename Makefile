@@ -15,7 +15,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # uv itself lives in a small environment of its own, so that a fresh machine needs only Python.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 SEEDS ?= 50
 FIRST ?= 1
 UV := .venv-uv/bin/uv
@@ -66,7 +66,7 @@ lint: install ## ruff, mypy, import contracts
 	@$(BIN)/mypy --follow-imports=silent k8s workers portal/domain portal/live portal/web
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
-# The tests' own state goes to a folder of its own, never to var/; -n: some tests wait more than they work.
+# The tests' own state goes to a folder of its own, never to var/; -n: many tests wait more than they work, so one more than two cores.
 test: install browser lint ## everything, the browser tests too
 	@var=$$(mktemp -d) && trap 'rm -rf "$$var"' EXIT && VAR_DIR=$$var $(BIN)/pytest -q -n $(TEST_PROCESSES) --durations=15
 

@@ -10,9 +10,9 @@ from django.utils import timezone
 from portal.domain import services
 from portal.domain.models import Approval, ApprovalRule, Environment, Membership, Template, User
 
-from .test_converge import Site, cluster, embedded, site, small
+from .test_converge import Site, cluster, site, small
 
-__all__ = ["cluster", "embedded", "site"]
+__all__ = ["cluster", "site"]
 pytestmark = [pytest.mark.integration, pytest.mark.django_db(transaction=True)]
 
 

@@ -21,9 +21,9 @@ from workers.specs import environment_spec
 from workers.tasks import team_sync
 
 from .conftest import World, row
-from .test_converge import Site, embedded, site, small
+from .test_converge import Site, site, small
 
-__all__ = ["embedded", "site"]
+__all__ = ["site"]
 pytestmark = [pytest.mark.integration, pytest.mark.django_db(transaction=True)]
 SPACE = "atelier-vision"
 FOREVER = "import time; time.sleep(3600)"
