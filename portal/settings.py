@@ -54,6 +54,7 @@ QUEUE_SYSTEM = env.str("QUEUE_SYSTEM", "auto")  # auto | builtin | kueue | volca
 OPERATORS = env.str("OPERATORS", "auto")  # auto | none; auto: those that a template names and the cluster has
 KUEUE_LOCAL_QUEUE = env.str("KUEUE_LOCAL_QUEUE", "atelier")  # of every team's namespace
 VOLCANO_QUEUE = env.str("VOLCANO_QUEUE", "default")
+CURRENCY = env.str("CURRENCY", "")  # of the catalogue's cost_per_hour, e.g. EUR; empty: costs are not shown
 TOPOLOGY_LABELS = env.dict("TOPOLOGY_LABELS", {})  # level=node label, e.g. rack=topology.kubernetes.io/rack,nvlink=...
 DEFAULT_PRIORITY = env.str("DEFAULT_PRIORITY", "normal")
 FAIR_SHARE_HOURS = env.int("FAIR_SHARE_HOURS", 72)  # window over which teams' shares are compared

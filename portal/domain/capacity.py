@@ -68,6 +68,9 @@ class Capacity:
     free: int  # replicas that start at once
     simulated: bool  # every node that can hold one is simulated
     reason: str  # why none fits even on empty nodes; empty when one does
+    nodes: int = 0  # that can hold one when they are empty
+    nodes_free: int = 0  # on which one starts at once
+    largest: int = 0  # replicas of one cluster that start at once: `free`, or what the best domain holds where they have to be near each other
 
     @property
     def in_use(self) -> int:
@@ -133,10 +136,11 @@ def count_in(room: Mapping[str, int], need: Need) -> int:
     return count
 
 
-def capacity_for(nodes: Iterable[NodeLike], need: Need) -> Capacity:
-    """How many replicas of `need` the nodes hold in all, and now."""
-    total = free = 0
+def capacity_for(nodes: Iterable[NodeLike], need: Need, *, within: str = "") -> Capacity:
+    """How many replicas of `need` the nodes hold in all, and now. `within`: node label of which the replicas of one cluster share a value."""
+    total = free = nodes_free = 0
     holding, reasons, best = [], [], dict.fromkeys(need.resources, 0)
+    domains: dict[str, int] = {}
     nodes = list(nodes)
     for node in nodes:
         why = eligible(node, need)
@@ -151,11 +155,29 @@ def capacity_for(nodes: Iterable[NodeLike], need: Need) -> Capacity:
         total += count
         holding.append(node)
         if not blocked_now(node):
-            free += count_in(room_of(node), need)
+            now = count_in(room_of(node), need)
+            free += now
+            nodes_free += now > 0
+            if within in node.labels:
+                domains[node.labels[within]] = domains.get(node.labels[within], 0) + now
     reason = ""
     if nodes and not total:
-        reason = _too_big(best, need) if len(reasons) < len(nodes) else reasons[0]
-    return Capacity(known=bool(nodes), total=total, free=free, simulated=bool(holding) and all(node.simulated for node in holding), reason=reason)
+        reason = _too_big(best, need) if len(reasons) < len(nodes) else _most_telling(reasons)
+    return Capacity(
+        known=bool(nodes),
+        total=total,
+        free=free,
+        simulated=bool(holding) and all(node.simulated for node in holding),
+        reason=reason,
+        nodes=len(holding),
+        nodes_free=nodes_free,
+        largest=max(domains.values(), default=0) if within else free,
+    )
+
+
+def _most_telling(reasons: list[str]) -> str:
+    """Of the reasons of all nodes: a label that none has says more than a taint that some have."""
+    return next((why for why in reasons if why.startswith("no node has the label")), reasons[0])
 
 
 def _too_big(best: Mapping[str, int], need: Need) -> str:

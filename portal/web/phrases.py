@@ -82,6 +82,12 @@ PHRASES = (
     _("Must be a whole number up to %(most)s, which was asked for."),
     _("Must be at most %(most)s, which was asked for."),
     _("That needs approval. %(why)s Stop it, ask for this while it is stopped, and start it again: then it is asked."),
+    # exceptions to Pod Security
+    _(
+        "%(flavor)s needs %(names)s, an exception to restricted Pod Security that team %(team)s does not have; "
+        "ask %(who)s to grant it, or choose another flavor."
+    ),
+    _("Team %(team)s may no longer use %(name)s, which its flavor needs, so it is stopped."),
     # templates: versions, flavors, parameters
     _("Version %(later)s of template %(template)s replaces version %(before)s; it starts with that."),
     _("Version %(later)s of template %(template)s replaces version %(before)s, but it cannot start with that, so it keeps its own: %(why)s"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .views import account, approvals, data, environment_time, environments, launch, notifications, queue, quotas, tokens, usage
+from .views import account, approvals, capacity, data, environment_time, environments, launch, notifications, queue, quotas, tokens, usage
 
 urlpatterns = [
     path("", environments.index, name="environments"),
@@ -33,6 +33,7 @@ urlpatterns = [
     path("launch/<slug:template>/preview", launch.preview, name="launch_preview"),
     path("tokens/", tokens.index, name="tokens"),
     path("tokens/<uuid:token_id>/revoke", tokens.revoke, name="token_revoke"),
+    path("capacity/", capacity.index, name="capacity"),
     path("quotas/", quotas.index, name="quotas"),
     path("usage/", usage.index, name="usage"),
     path("queue/", queue.index, name="queue"),

@@ -65,7 +65,7 @@ def test_a_stranger_is_led_to_the_sign_in_page(name: str, environment: Environme
     assert response["Location"].startswith("/accounts/login/")
 
 
-@pytest.mark.parametrize("address", ["/", "/launch/", "/launch/notebook/", "/tokens/", "/quotas/"])
+@pytest.mark.parametrize("address", ["/", "/launch/", "/launch/notebook/", "/tokens/", "/quotas/", "/capacity/"])
 def test_every_page_leads_a_stranger_to_the_sign_in_page(address: str, world: World) -> None:
     response = Client().get(address)
     assert response.status_code == 302

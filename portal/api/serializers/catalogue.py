@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -65,6 +66,9 @@ class CapacitySerializer(serializers.Serializer):
     starts_now = serializers.IntegerField(help_text="Replicas that you could start at once: room now, within your quota")
     known = serializers.BooleanField(help_text="False while no node has been seen; the other figures then say nothing")
     simulated = serializers.BooleanField(help_text="True when only simulated nodes can hold it")
+    nodes = serializers.IntegerField(help_text="Nodes that can hold one when they are empty")
+    nodes_free = serializers.IntegerField(help_text="Nodes on which one starts at once")
+    largest = serializers.IntegerField(help_text="Replicas of one cluster that start at once, within one network domain where its network asks for that")
 
 
 class FlavorSerializer(serializers.Serializer):
@@ -75,9 +79,21 @@ class FlavorSerializer(serializers.Serializer):
     shm_bytes = serializers.IntegerField(source="flavor.shm_bytes")
     accelerator = serializers.CharField(source="flavor.accelerator.slug", default=None, allow_null=True)
     accelerator_count = serializers.IntegerField(source="flavor.accelerator_count")
+    ephemeral_bytes = serializers.IntegerField(source="flavor.ephemeral_bytes", help_text="Storage of the node; 0: not limited")
+    network = serializers.CharField(source="flavor.network.slug", default=None, allow_null=True)
+    network_count = serializers.IntegerField(source="flavor.network_count")
+    capabilities = serializers.ListField(
+        child=serializers.CharField(), source="flavor.capabilities", help_text="Exceptions to restricted Pod Security that a team needs for it"
+    )
+    cost_per_hour = serializers.SerializerMethodField(help_text="Of one replica, in the installation's currency; null: costs are not kept here")
     capacity = serializers.SerializerMethodField()
     fits = serializers.BooleanField(source="capacity.fits", help_text="False when no node can ever hold one replica")
     reason = serializers.CharField(source="capacity.reason", help_text="Why it does not fit; empty when it does")
+
+    def get_cost_per_hour(self, row: Any) -> float | None:
+        chip = row.flavor.accelerator
+        shown = settings.CURRENCY and chip is not None and chip.cost_per_hour is not None
+        return float(chip.cost_per_hour * row.flavor.accelerator_count) if shown else None
 
     def get_cpu(self, row: Any) -> float:
         return row.flavor.cpu_millis / 1000
@@ -92,6 +108,9 @@ class FlavorSerializer(serializers.Serializer):
             "starts_now": row.starts_now,
             "known": seen.known,
             "simulated": seen.simulated,
+            "nodes": seen.nodes,
+            "nodes_free": seen.nodes_free,
+            "largest": seen.largest,
         }
 
 
@@ -101,6 +120,9 @@ class DevicesSerializer(serializers.Serializer):
     free = serializers.IntegerField(help_text="Devices free now")
     known = serializers.BooleanField(help_text="False while no node has been seen")
     simulated = serializers.BooleanField(help_text="True when only simulated nodes have it")
+    nodes = serializers.IntegerField(help_text="Nodes that have it")
+    nodes_free = serializers.IntegerField(help_text="Nodes with one free now")
+    largest = serializers.IntegerField(help_text="Most that one pod can have at once: free on one node")
 
 
 class AcceleratorSerializer(serializers.Serializer):
@@ -110,5 +132,13 @@ class AcceleratorSerializer(serializers.Serializer):
     vendor = serializers.CharField(source="accelerator.vendor")
     model = serializers.CharField(source="accelerator.model")
     memory_bytes = serializers.IntegerField(source="accelerator.memory_bytes", allow_null=True)
-    resource_key = serializers.CharField(source="accelerator.resource_key")
+    resource_key = serializers.CharField(source="accelerator.resource_key", help_text="Empty: the cluster allocates it dynamically")
+    device_class = serializers.SerializerMethodField(help_text="With Dynamic Resource Allocation; else empty")
+    sharing = serializers.CharField(source="accelerator.sharing")
+    slice_of = serializers.CharField(source="accelerator.slice_of", help_text="The accelerator of which it is a part; empty: it is none")
+    quota_weight = serializers.FloatField(source="accelerator.quota_weight")
+    reason = serializers.CharField(help_text="Why nobody can have one here; empty when somebody can")
     capacity = DevicesSerializer(source="*")
+
+    def get_device_class(self, row: Any) -> str:
+        return str(row.accelerator.dra.get("device_class", ""))

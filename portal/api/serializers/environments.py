@@ -232,6 +232,13 @@ class PreviewSerializer(serializers.Serializer):
     queue = serializers.SerializerMethodField(help_text="Where it would stand; position 0: it would start at once; null: not known")
     approval = serializers.SerializerMethodField(help_text="Why somebody has to approve it, and who may; null: nobody has to")
     cost_accelerator_hours = serializers.FloatField(help_text="Weighted, if it runs for the whole of its time")
+    largest_now = serializers.IntegerField(allow_null=True, help_text="Most replicas of the scalable role that would start at once; null: not known or none")
+    cost_per_hour = serializers.FloatField(allow_null=True, help_text="Of its accelerators; null: costs are not kept here")
+    cost = serializers.FloatField(allow_null=True, help_text="Of its accelerators, if it runs for the whole of its time")
+    currency = serializers.SerializerMethodField(help_text="Of the costs; empty: costs are not kept here")
+
+    def get_currency(self, preview: Any) -> str:
+        return str(settings.CURRENCY)
 
     @extend_schema_field(ForecastSerializer(allow_null=True))
     def get_queue(self, preview: Any) -> Any:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ from ..lifecycle import State
 from ..models import Environment, Event, Flavor, Priority, Team, Template, User, Volume
 from ..params import check_values
 from ..quantities import STORAGE
-from ..shape import FlavorShape, RoleShape, parameters, parse_bytes, role_shapes
+from ..shape import FlavorShape, RoleShape, parameters, parse_bytes, role_shapes, scalable_param
 from . import admission, asking, exceptions, ledger, schedules
 from .amounts import running_amounts
 from .events import append
@@ -69,6 +70,9 @@ class Preview:
     approval: tuple[str, ...]  # why somebody has to approve it, a sentence each; empty: nobody has to
     approvers: tuple[str, ...]  # user names of those who may
     cost_accelerator_hours: float  # weighted, if it runs for the whole of its granted time
+    largest_now: int | None  # most replicas of the scalable role for which there is room at once; None: it has none, or nothing is known of the nodes
+    cost_per_hour: Decimal | None  # of all accelerators, in the setting CURRENCY; None: costs are not shown or the catalogue has none
+    cost: Decimal | None  # the same for the whole of its granted time
 
 
 def flavor_shape(flavor: Flavor) -> FlavorShape:
@@ -286,7 +290,7 @@ def environment_preview(
         amounts[STORAGE] = storage
     shared = new_claim_bytes(draft.team, draft.mounts)
     quota = _with_shared(ledger.effects(draft.team, actor, amounts), draft.team, shared)
-    approval = _reasons(draft, storage)
+    approval, rate = _reasons(draft, storage), _hourly(draft)
     # What waits for approval holds only its storage; the rest has to fit when it is approved.
     now_needed = [effect for effect in quota if not approval or effect.resource == STORAGE]
     refusals = [message for messages in ledger.exceeded(draft.team, actor, now_needed).errors.values() for message in messages]
@@ -307,6 +311,9 @@ def environment_preview(
         approval=approval,
         approvers=tuple(person.username for person in selectors.approvers_for(draft.team, {actor.pk})) if approval else (),
         cost_accelerator_hours=amounts.get("accelerator_seconds", 0) / 3600,
+        largest_now=selectors.largest_now(draft.template.spec, draft.shapes, draft.flavor, _most_replicas(draft)),
+        cost_per_hour=rate,
+        cost=None if rate is None else (rate * Decimal(draft.expires_in.total_seconds()) / 3600).quantize(Decimal("0.01")),
     )
 
 
@@ -317,6 +324,20 @@ def _with_shared(effects: list[ledger.QuotaEffect], team: Team, shared: int) -> 
     own = next((effect for effect in effects if effect.scope == "team" and effect.resource == STORAGE), None)
     others = [effect for effect in effects if effect is not own]
     return (*ledger.effects_team(team, {STORAGE: shared + (own.amount if own else 0)}), *others)
+
+
+def _most_replicas(draft: Draft) -> int:
+    """The most that the template allows of its scalable role."""
+    name = scalable_param(draft.template.spec)
+    return int(parameters(draft.template.spec)["properties"][name].get("maximum", 1000)) if name else 0
+
+
+def _hourly(draft: Draft) -> Decimal | None:
+    """What its accelerators cost in an hour."""
+    chip = draft.flavor.accelerator
+    if not settings.CURRENCY or chip is None or chip.cost_per_hour is None:
+        return None
+    return chip.cost_per_hour * sum(shape.replicas * shape.accelerator_count for shape in draft.shapes)
 
 
 def environment_request(

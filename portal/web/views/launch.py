@@ -79,7 +79,7 @@ def preview(request: HttpRequest, template: str) -> HttpResponse:
             lines = [message for several in error.errors.values() for message in several]
             context["refusals"] = list(dict.fromkeys(lines)) or [error.detail]
         else:
-            context |= {"effect": effect, "refusals": effect.refusals, "bars": _bars(effect, user)}
+            context |= {"effect": effect, "refusals": effect.refusals, "bars": _bars(effect, user), "currency": settings.CURRENCY}
     return render(request, "web/_preview.html", context)
 
 

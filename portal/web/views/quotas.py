@@ -25,7 +25,7 @@ def index(request: HttpRequest) -> HttpResponse:
         shown = [_bar(row) for row in sorted(rows, key=lambda row: present.resource_order(row.resource)) if row.limit is not None or row.used]
         if shown:
             groups.append({"team": team, "person": person, "mine": person == user, "bars": shown})
-    context = {"section": "quotas", "groups": groups, "accelerators": selectors.accelerators_with_capacity()}
+    context = {"section": "quotas", "groups": groups, "accelerators": [item for item in selectors.accelerators_with_capacity() if item.total]}
     return render(request, "web/quotas.html", context)
 
 

@@ -92,10 +92,14 @@ def test_capacity_tells_what_is_free_and_what_is_simulated(world: World, alice: 
     services.nodes_observed([node("npu", cpu=128, gib=1024, **gpu)])
     world.limit("accelerator:ascend-910", 4)
     flavors = {row["slug"]: row for row in alice("GET", "/flavors").json()["results"]}
-    assert flavors["ascend910-1"]["capacity"] == {"total": 8, "in_use": 2, "free": 6, "starts_now": 4, "known": True, "simulated": True}
+    assert flavors["ascend910-1"]["capacity"] == {"total": 8, "in_use": 2, "free": 6, "starts_now": 4, "known": True, "simulated": True} | {
+        "nodes": 1,
+        "nodes_free": 1,
+        "largest": 6,
+    }
     assert (flavors["a100-1"]["fits"], flavors["cpu-small"]["fits"]) == (False, True)
     chips = {row["slug"]: row["capacity"] for row in alice("GET", "/accelerators").json()["results"]}
-    assert chips["ascend-910"] == {"total": 8, "in_use": 2, "free": 6, "known": True, "simulated": True}
+    assert chips["ascend-910"] == {"total": 8, "in_use": 2, "free": 6, "known": True, "simulated": True, "nodes": 1, "nodes_free": 1, "largest": 6}
 
 
 def test_health_is_open_and_redis_down_only_degrades(db: None) -> None:
