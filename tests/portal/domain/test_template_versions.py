@@ -92,7 +92,7 @@ def test_a_retry_follows_too_and_what_has_to_be_approved_is_asked_with_the_later
     ("changes", "says"),
     [
         ({"properties": {"workers": DASK["params"]["properties"]["workers"] | {"maximum": 2}}}, "3 is greater than the maximum of 2."),
-        ({"flavors": {"families": ["npu"]}}, "cpu-small cannot be used with template dask: it is for npu, not cpu. Allowed: ascend910-1."),
+        ({"flavors": {"only": ["ascend910-1"]}}, "cpu-small cannot be used with template dask: it takes only ascend910-1. Allowed: ascend910-1."),
         ({"home": {"mount_path": "/home/x"}}, "it has a home volume, this environment has none."),
     ],
 )
