@@ -40,16 +40,9 @@ def rule_of(template_spec: Mapping[str, Any]) -> Rule | None:
     rule = template_spec.get("autoscale")
     if not rule:
         return None
-    return Rule(
-        metric=rule["metric"],
-        target=float(rule["target"]),
-        least=int(rule["min"]),
-        most=int(rule["max"]),
-        up_after=parse_duration(rule.get("up_after", _UP)),
-        down_after=parse_duration(rule.get("down_after", _DOWN)),
-        query=rule.get("query", ""),
-        default=bool(rule.get("default")),
-    )
+    spans = {field: parse_duration(rule.get(field, usual)) for field, usual in (("up_after", _UP), ("down_after", _DOWN))}
+    numbers = {"target": float(rule["target"]), "least": int(rule["min"]), "most": int(rule["max"])}
+    return Rule(metric=rule["metric"], query=rule.get("query", ""), default=bool(rule.get("default")), **numbers, **spans)
 
 
 def is_on(template_spec: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
