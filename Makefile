@@ -67,7 +67,7 @@ lint: install ## ruff, mypy, import contracts
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 # The tests' own state goes to a folder of its own, never to var/; -n: many tests wait more than they work, so one more than two cores.
-test: install browser lint ## everything, the browser tests too
+test: install browser engines lint ## everything, the browser tests too
 	@var=$$(mktemp -d) && trap 'rm -rf "$$var"' EXIT && VAR_DIR=$$var $(BIN)/pytest -q -n $(TEST_PROCESSES) --durations=15
 
 faults: install ## kill every process again and again while people work, and see it heal (SEEDS=50 FIRST=1)

@@ -10,7 +10,7 @@ import pytest
 from tests.migrated import copy_database
 
 # Folders whose modules use one installation (fixtures of scope "package"), so one process of a run does them all. Otherwise a module is dealt out by itself.
-TOGETHER = ("tests/hub/", "tests/integration/")
+TOGETHER = ("tests/engines/", "tests/hub/", "tests/integration/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
