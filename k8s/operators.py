@@ -95,7 +95,9 @@ def custom_object(spec: EnvironmentSpec, operator: Operator, metadata: Mapping[s
 def standing(operator: Operator, item: Mapping[str, Any]) -> Standing:
     """What the operator says of its object. The first rule that holds counts."""
     for rule in operator.status:
-        condition = next((each for each in _at(item, "status.conditions") or () if each.get("type") == rule.condition), {}) if rule.condition else {}
+        condition: Mapping[str, Any] = (
+            next((each for each in _at(item, "status.conditions") or () if each.get("type") == rule.condition), {}) if rule.condition else {}
+        )
         holds = condition.get("status") == "True" if rule.condition else str(_at(item, rule.path)) in rule.values
         if holds:
             words = _at(item, rule.message) if rule.message else condition.get("message")

@@ -40,9 +40,16 @@ def rule_of(template_spec: Mapping[str, Any]) -> Rule | None:
     rule = template_spec.get("autoscale")
     if not rule:
         return None
-    spans = {field: parse_duration(rule.get(field, usual)) for field, usual in (("up_after", _UP), ("down_after", _DOWN))}
-    numbers = {"target": float(rule["target"]), "least": int(rule["min"]), "most": int(rule["max"])}
-    return Rule(metric=rule["metric"], query=rule.get("query", ""), default=bool(rule.get("default")), **numbers, **spans)
+    return Rule(
+        metric=rule["metric"],
+        target=float(rule["target"]),
+        least=int(rule["min"]),
+        most=int(rule["max"]),
+        up_after=parse_duration(rule.get("up_after", _UP)),
+        down_after=parse_duration(rule.get("down_after", _DOWN)),
+        query=rule.get("query", ""),
+        default=bool(rule.get("default")),
+    )
 
 
 def is_on(template_spec: Mapping[str, Any], state: Mapping[str, Any]) -> bool:

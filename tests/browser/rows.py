@@ -77,7 +77,19 @@ def main() -> None:
         row = Environment.objects.get(pk=environment) if environment else None
         services.notify([User.objects.get(username=user)], "Note", message, row, source=uuid4().hex)
 
+    def offer(copies: int) -> None:
+        """A template with every sort of parameter, and copies of it."""
+        from pathlib import Path
+
+        from portal.catalogue.loader import load
+
+        load([Path(world.__file__).parent / "catalogue"])
+        spec = Template.objects.get(slug="everything").spec
+        for number in range(copies):
+            services.template_store(spec={**spec, "slug": f"engine-{number}", "title": {"en": f"Engine {number}", "zh-hans": f"引擎 {number}"}})
+
     known = {
+        "offer": offer,
         "write": write,
         "need_approval": need_approval,
         "self_service": self_service,

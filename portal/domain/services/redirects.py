@@ -74,6 +74,6 @@ def _params(environment: Environment, spec: Mapping[str, Any]) -> tuple[dict[str
     if chosen:
         raise ValidationError.field("params", f"it has no parameter {', '.join(chosen)}.")
     given = {name: value for name, value in environment.params.items() if name in known}
-    if counts[1] and environment.workers:
+    if counts[1] and (counts[0] or environment.workers):
         given[counts[1]] = environment.workers
     return check_params(spec, given), gone

@@ -79,7 +79,7 @@ def cores(millis: int | None) -> str:
 def autoscaled(environment: Environment) -> dict[str, Any] | None:
     """Its rule, and whether it is scaled by it; None: it has no rule."""
     rule = autoscale.rule_of(environment.template_spec)
-    return rule and {"rule": rule, "on": autoscale.is_on(environment.template_spec, environment.autoscale)}
+    return None if rule is None else {"rule": rule, "on": autoscale.is_on(environment.template_spec, environment.autoscale)}
 
 
 @register.filter

@@ -71,6 +71,14 @@ def test_a_replaced_version_is_left_at_the_next_start_and_not_before(world: Worl
     assert selectors.next_version(after) is None
 
 
+def test_none_at_all_is_a_number_of_workers_too(world: World) -> None:
+    newer(properties={"workers": {"type": "integer", "minimum": 0, "maximum": 9, "default": 2}})
+    environment = stopped(world, params={"workers": 0})
+    newer(replaces=[environment.template_version], icon="sun")
+    after, _ = started(world, environment)
+    assert (after.template_spec["icon"], after.workers, after.params) == ("sun", 0, {"workers": 0})
+
+
 def test_a_retry_follows_too_and_what_has_to_be_approved_is_asked_with_the_later_version(world: World) -> None:
     environment = world.bring_to(world.request(name="dk", template="dask"), "queued", "provisioning", "failed")
     spec = newer(replaces=[environment.template_version])
@@ -84,7 +92,7 @@ def test_a_retry_follows_too_and_what_has_to_be_approved_is_asked_with_the_later
     ("changes", "says"),
     [
         ({"properties": {"workers": DASK["params"]["properties"]["workers"] | {"maximum": 2}}}, "3 is greater than the maximum of 2."),
-        ({"flavors": {"families": ["npu"]}}, "cpu-small cannot be used with template dask: it is for npu, not cpu. Allowed: ascend910-1."),
+        ({"flavors": {"only": ["ascend910-1"]}}, "cpu-small cannot be used with template dask: it takes only ascend910-1. Allowed: ascend910-1."),
         ({"home": {"mount_path": "/home/x"}}, "it has a home volume, this environment has none."),
     ],
 )
