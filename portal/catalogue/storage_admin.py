@@ -96,7 +96,8 @@ class StorageAdmin(admin.ModelAdmin):
         for field in ("slug", "kind", "title"):
             setattr(obj, field, obj.spec[field])
         obj.position = obj.spec.get("position", 100)
-        obj.edited = obj.edited or not change or "spec" in form.changed_data
+        before = Storage.objects.filter(pk=obj.pk).values_list("spec", flat=True).first()
+        obj.edited = obj.edited or obj.spec != before
         super().save_model(request, obj, form, change)
         try:
             for key in form.secrets_cleared():

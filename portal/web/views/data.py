@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from portal.domain import selectors, services
-from portal.domain.errors import DomainError, NotFound
+from portal.domain.errors import DomainError, Forbidden, NotFound
 from portal.domain.models import Artifact, ArtifactVersion, Environment, Team, User
 
 from ..forms.data import ArtifactChangeForm, ArtifactForm, RegisterForm, VersionForm
@@ -82,7 +82,7 @@ def detail(request: HttpRequest, kind: str, name: str) -> HttpResponse:
         if form.is_valid():
             try:
                 version = services.artifact_version_add(actor=user, kind=kind, name=name, **form.version())
-            except NotFound:
+            except (NotFound, Forbidden):
                 raise
             except DomainError as error:
                 form.refuse(error.detail, error.errors)
@@ -138,7 +138,7 @@ def change(request: HttpRequest, kind: str, name: str) -> HttpResponse:
 def delete(request: HttpRequest, kind: str, name: str) -> HttpResponse:
     try:
         services.artifact_delete(actor=signed_in(request), kind=_kind(kind), name=name)
-    except NotFound:
+    except (NotFound, Forbidden):
         raise
     except DomainError as error:
         complain(request, error)
@@ -152,7 +152,7 @@ def delete(request: HttpRequest, kind: str, name: str) -> HttpResponse:
 def version_delete(request: HttpRequest, kind: str, name: str, number: int) -> HttpResponse:
     try:
         services.artifact_version_delete(actor=signed_in(request), kind=_kind(kind), name=name, number=number)
-    except NotFound:
+    except (NotFound, Forbidden):
         raise
     except DomainError as error:
         complain(request, error)
@@ -173,7 +173,7 @@ def register(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         if form.is_valid():
             try:
                 version = _register(user, environment, form)
-            except NotFound:
+            except (NotFound, Forbidden):
                 raise
             except DomainError as error:
                 form.refuse(error.detail, error.errors)
