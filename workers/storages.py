@@ -145,12 +145,18 @@ def sync(cluster: Cluster, team: Team) -> None:
         if entry["storage"] in access and entry["document"]:
             wanted += [document for document in _documents(team, entry["document"], entry["access"]) if document["kind"].startswith("PersistentVolume")]
     wanted += _claims(team)
-    _apply(cluster, wanted)
+    failed: errors.ClusterError | None = None
+    try:
+        _apply(cluster, wanted)
+    except errors.ClusterError as error:
+        failed = error  # what has to go goes all the same
     _remove(cluster, team, {(document["kind"], document["metadata"]["name"]) for document in wanted})
     for claim in TeamClaim.objects.filter(team=team).exclude(purge_requested_at=None):
         if cluster.get(api.CLAIMS, claim.claim, names.namespace(team.slug)) is None:
             services.team_claim_forget(claim.pk)
             logger.info("shared volume purged: team=%s storage=%s", team.slug, claim.storage_id)
+    if failed is not None:
+        raise failed
 
 
 def _documents(team: Team, document: Mapping[str, Any], access: str) -> list[Document]:
@@ -184,15 +190,23 @@ def _claims(team: Team) -> list[Document]:
 
 
 def _apply(cluster: Cluster, documents: list[Document]) -> None:
-    """Make objects, each once. A static volume that has lost its claim binds no other: it is removed, and made anew at the next try."""
+    """Make objects, each once; the first error is raised after all were tried, so that one storage does not keep the others back.
+
+    A static volume that has lost its claim binds no other: it is removed, and made anew at the next try.
+    """
     once = {(document["kind"], document["metadata"]["name"]): document for document in documents}
+    failed: errors.ClusterError | None = None
     for (kind, name), document in once.items():
-        if kind == "PersistentVolume":
-            found = cluster.get(api.VOLUMES, name)
+        try:
+            found = cluster.get(api.VOLUMES, name) if kind == "PersistentVolume" else None
             if found is not None and found.get("status", {}).get("phase") in ("Released", "Failed"):
                 cluster.delete(found)
                 raise errors.Terminating(f"PersistentVolume {name} was released and is made anew", reason="Terminating")
-        cluster.apply(document)
+            cluster.apply(document)
+        except errors.ClusterError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 def _remove(cluster: Cluster, team: Team, wanted: set[tuple[str, str]]) -> None:

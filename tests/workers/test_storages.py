@@ -47,11 +47,16 @@ def printed(site: Site, environment: Environment, wanted: str) -> str:
     """What its first worker printed, once `wanted` is in it."""
     pod = f"{names.object_name(environment.name, str(environment.pk))}-worker-0"
 
-    def look() -> str:
-        text = site.cluster.read_log(SPACE, pod, "worker", max_bytes=100_000)[0].decode()
-        return text if wanted in text else ""
+    found: list[str] = []
 
-    return str(wait_until(look, f"{wanted} in the log of {pod}"))
+    def look() -> str:
+        found.append(site.cluster.read_log(SPACE, pod, "worker", max_bytes=100_000)[0].decode())
+        return found[-1] if wanted in found[-1] else ""
+
+    try:
+        return str(wait_until(look, f"{wanted} in the log of {pod}"))
+    except AssertionError as error:
+        raise AssertionError(f"{error}; there is {found[-1]!r}") from error
 
 
 def run(site: Site, name: str, program: str, **wish: Any) -> Environment:
@@ -137,7 +142,7 @@ def _home_entry(notebook: Environment) -> dict[str, Any]:
 
 
 def test_scratch_is_empty_and_writable_on_disk_and_in_memory(site: Site) -> None:
-    program = "import os, pathlib\nfor f in ('/mnt/scratch', '/mnt/memory'):\n  assert os.listdir(f) == []\n  p.Path(f, 'x').write_text('x')\nprint('both')"
+    program = "import os, pathlib as p\nfor f in '/mnt/scratch', '/mnt/memory':\n  assert os.listdir(f) == []\n  p.Path(f, 'x').write_text('x')\nprint('both')"
     environment = run(site, "fast", program, mounts=[{"storage": "scratch-disk"}, {"storage": "scratch-memory"}])
     assert "both" in printed(site, environment, "both")
 
@@ -187,6 +192,9 @@ def ours(cluster: Cluster) -> dict[str, list[Any]]:
 
 def test_static_volumes_come_bind_change_and_go_with_the_grant(site: Site, admin: User) -> None:
     world, cluster = site.world, site.cluster
+    for claim in cluster.find(api.CLAIMS, SPACE):  # home volumes that earlier tests kept
+        cluster.delete(claim)
+    wait_until(lambda: not cluster.find(api.CLAIMS, SPACE), "what others left to go")
     services.quota_set(actor=None, team=world.vision, user=None, resource="storage", limit=0)  # a static volume is not the team's storage
     nas, hdfs = granted(world, admin, "nas", "read"), granted(world, admin, "hdfs")
     services.storage_secret_set(actor=admin, storage=hdfs, key="keytab", value=b"\x05\x02")
