@@ -28,7 +28,7 @@ def fits_its_schema(document: dict[str, Any], file: str) -> dict[str, Any]:
         pytest.skip("the schemas of custom resources are not at hand")
     versions = {version["name"]: version["schema"]["openAPIV3Schema"] for version in json.loads(path.read_text())["spec"]["versions"]}
     schema = _strict(versions[document["apiVersion"].split("/")[1]])
-    schema["properties"]["metadata"] = {"type": "object"}
+    schema["properties"] = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, **schema["properties"], "metadata": {"type": "object"}}
     jsonschema.Draft202012Validator(schema).validate(document)
     return document
 
@@ -39,7 +39,8 @@ def _strict(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     result = {key: _strict(value) for key, value in schema.items()}
-    if "properties" in schema and isinstance(schema["properties"], dict) and "additionalProperties" not in schema:
+    closed = "additionalProperties" not in schema and not schema.get("x-kubernetes-preserve-unknown-fields")
+    if isinstance(schema.get("properties"), dict) and closed:
         result["additionalProperties"] = False
     return result
 

@@ -40,13 +40,14 @@ def _example(rule: Mapping[str, Any]) -> Any:
     return plain.get(rule["type"], "example/image:1" if rule.get("format") == "image" else "true")
 
 
-def spec_of(template: Template, flavor: Flavor) -> EnvironmentSpec:
-    """As of an environment that was asked for with the template's defaults."""
+def spec_of(template: Template, flavor: Flavor, operator: str = "") -> EnvironmentSpec:
+    """As of an environment that was asked for with the template's defaults; `operator`: the one whose object runs it."""
     owner, team = User(username="alice"), Team(slug="vision")
     params = check_params(template.spec, {name: _example(rule) for name, rule in _must_be_given(template.spec).items()})
     row = Environment(
         pk=KEY, name="one", kind=template.kind, team=team, owner=owner, template=template, template_spec=template.spec, flavor=flavor, params=params
     )
+    row.placement = {"operator": operator}
     row.workers = next((shape.replicas for shape in role_shapes(template.spec, params, flavor.shape()) if shape.scalable), 0)
     if template.spec.get("home"):
         row.volume = Volume(claim="home-one", size_bytes=2**30, team=team, owner=owner, name="one")
