@@ -208,7 +208,7 @@ SCHEDULING = _document(
         "topology": _TOPOLOGY,
         "preemptible": {"type": "boolean"},
         "preempt_grace": {"type": "string"},
-        "queue": {"type": "string", "maxLength": 63},
+        "queue": {"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
         "gang": {"type": "boolean"},
         "priority": {"type": "string", "maxLength": 40},
     },

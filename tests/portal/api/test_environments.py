@@ -223,3 +223,19 @@ def test_a_kept_volume_is_listed_and_can_be_purged(world: World, alice: Any) -> 
     assert response.json()["purge_requested_at"]
     services.volume_forget(UUID(kept["id"]))
     assert alice("GET", "/volumes").json()["results"] == []
+
+
+def test_it_says_with_which_version_of_its_template_it_starts_next(world: World, alice: Any) -> None:
+    address = f"/environments/{alice('POST', '/environments', DASK).json()['id']}"
+    environment = Environment.objects.get()
+    before = alice("GET", address).json()
+    assert (before["template_version"], before["update_available"]) == (environment.template_version, None)
+    first = environment.template_version
+    for number in (first + 1, first + 2):
+        services.template_store(spec=environment.template_spec | {"version": number, "replaces": [number - 1]})
+    assert alice("GET", address).json()["update_available"] == first + 2
+    assert alice("GET", "/environments").json()["results"][0]["update_available"] == first + 2
+    assert alice("GET", "/templates/dask").json()["version"] == first + 2
+    world.bring_to(environment, "queued", "failed")
+    after = alice("POST", f"{address}/retry").json()
+    assert (after["template_version"], after["update_available"]) == (first + 2, None)

@@ -25,6 +25,7 @@ def browser(world: World, settings: Any) -> Client:
 
 
 PAGES = [
+    "templateversion",
     "team",
     "membership",
     "quota",
