@@ -46,7 +46,7 @@ browser:
 # The engines that tests run for real, in an environment of their own: 2.6 GB, minutes. What cannot be installed is left out, and its tests say so.
 ENGINES := .venv-engines
 ENGINE_LISTS := tests/engines/requirements.txt tests/engines/requirements-flink.txt
-PIP := $(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check
+PIP := $(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check
 engines: engines-system $(ENGINES)/.installed ## PyTorch, Ray, Spark, Flink, MPI and ONNX Runtime for the tests of engines
 $(ENGINES)/.installed: $(ENGINE_LISTS)
 	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
