@@ -35,6 +35,7 @@ def engines_python(code: str, *args: str, **more: str) -> str:
 # --- jobs: they end by themselves ---------------------------------------------------------
 
 
+@pytest.mark.runs("template:pytorch")
 @needs("pytorch/pytorch:any")
 def test_torchrun_adds_up_the_ranks_of_three_processes(launch: Launch) -> None:
     engine = launch("pytorch", workers=3)
@@ -52,6 +53,7 @@ def test_a_training_that_fails_fails_the_environment_with_its_last_words(launch:
     assert found["reason"] == "CommandFailed"
 
 
+@pytest.mark.runs("template:mpi")
 @needs("mpioperator/mpi-pi:any", "sshd", "ssh")
 def test_mpirun_reaches_all_workers_by_ssh_and_adds_up_their_ranks(launch: Launch) -> None:
     program = "from mpi4py import MPI; c = MPI.COMM_WORLD; import socket; print(f'rank {c.rank} of {c.size}: {c.allreduce(c.rank + 1)}', socket.gethostname())"
@@ -62,6 +64,7 @@ def test_mpirun_reaches_all_workers_by_ssh_and_adds_up_their_ranks(launch: Launc
     assert len({line.split()[-1] for line in said}) == 2, "both workers took part"
 
 
+@pytest.mark.runs("template:tensorflow")
 @needs("tensorflow/tensorflow:any")
 def test_every_task_of_tensorflow_reads_the_same_cluster_and_its_own_place(launch: Launch) -> None:
     engine = launch("tensorflow", workers=2)
@@ -81,6 +84,7 @@ def dask(address: str, code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.runs("template:dask")
 def test_dask_computes_grows_and_keeps_its_data_when_it_shrinks(launch: Launch) -> None:
     engine = launch("dask", workers=1)
     engine.wait("running")
@@ -112,6 +116,7 @@ def ray_workers(head: str, state: str) -> list[dict[str, Any]]:
     return [node for node in nodes if node["state"] == state and not node["is_head_node"]]
 
 
+@pytest.mark.runs("template:ray")
 @needs("rayproject/ray:any")
 def test_ray_computes_grows_and_shrinks(launch: Launch) -> None:
     engine = launch("ray", workers=1, object_store_mb=100)
@@ -140,6 +145,7 @@ spark.stop()
 """
 
 
+@pytest.mark.runs("template:spark")
 @needs("apache/spark:any", "java")
 def test_spark_counts_words_grows_and_shrinks(launch: Launch) -> None:
     engine = launch("spark", workers=1, executor_mib=640, driver_mib=640)
@@ -174,6 +180,7 @@ print(sorted((row[0], row[1]) for row in rows if row[1] > 1))
 """
 
 
+@pytest.mark.runs("template:flink")
 @needs("flink:any", "java")
 def test_flink_counts_words_grows_and_shrinks(launch: Launch) -> None:
     engine = launch("flink", workers=1)
@@ -217,6 +224,7 @@ def model_address(tmp_path: Path) -> Iterator[str]:
     server.shutdown()
 
 
+@pytest.mark.runs("template:onnx-serving")
 @needs("mcr.microsoft.com/azureml/onnxruntime:any")
 def test_an_onnx_model_is_served_by_every_replica(launch: Launch, model_address: str) -> None:
     engine = launch("onnx-serving", workers=2, model=model_address, name="double")
@@ -238,12 +246,14 @@ class H(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer((os.environ["POD_IP"], 8000), H).serve_forever()'"""
 
 
+@pytest.mark.runs("template:model-server")
 def test_any_http_server_is_told_ready_when_it_answers(launch: Launch) -> None:
     engine = launch("model-server", image="python:3.11", command=SERVER)
     engine.wait("running")
     assert HTTP.get(f"http://{engine.address('server')}:8000/v2/health/ready").text.startswith("hello from ")
 
 
+@pytest.mark.runs("template:generic")
 def test_replicas_of_an_own_image_find_each_other(launch: Launch) -> None:
     look = "import os, socket; print('index', os.environ['POD_INDEX'], 'sees', *sorted(socket.gethostbyname(h) for h in os.environ['HOSTS'].split(',')))"
     engine = launch("generic", workers=2, image="python:3.11", command=f'python -c "{look}" && sleep 100000')

@@ -82,6 +82,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.runs("storage:team-shared")
 def test_what_one_writes_another_reads_and_a_version_of_it_cannot_be_written(site: Site) -> None:
     shared = [{"storage": "team-shared"}]
     writer = run(site, "writer", WRITE, mounts=shared)
@@ -141,12 +142,14 @@ def _home_entry(notebook: Environment) -> dict[str, Any]:
     return entry | {"claim": notebook.volume.claim}
 
 
+@pytest.mark.runs("storage:scratch-disk", "storage:scratch-memory")
 def test_scratch_is_empty_and_writable_on_disk_and_in_memory(site: Site) -> None:
     program = "import os, pathlib as p\nfor f in '/mnt/scratch', '/mnt/memory':\n  assert os.listdir(f) == []\n  p.Path(f, 'x').write_text('x')\nprint('both')"
     environment = run(site, "fast", program, mounts=[{"storage": "scratch-disk"}, {"storage": "scratch-memory"}])
     assert "both" in printed(site, environment, "both")
 
 
+@pytest.mark.runs("storage:s3")
 def test_a_secret_is_in_the_pods_environment_and_goes_with_the_grant(site: Site, admin: User) -> None:
     world = site.world
     storage = granted(world, admin, "s3")

@@ -73,6 +73,7 @@ def _serving(environment: dict) -> bool:
     return environment["state"] == "running" and len(environment["replicas"]) == 2 and all(replica["ready"] for replica in environment["replicas"])
 
 
+@pytest.mark.runs("template:notebook", "template:dask")
 def test_the_demo_does_the_main_job_and_leaves_nothing(stack: Stack) -> None:
     done = subprocess.run([sys.executable, "manage.py", "demo"], cwd=ROOT, env=stack.env, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
