@@ -14,8 +14,9 @@ HEAD = """# The catalogue
 Made from the catalogue's files and from what the tests say they run: `.venv/bin/python manage.py catalogue_table > docs/catalogue.md`; a test holds it to
 them. "schema": every document of every template with every flavor that it takes is valid by Kubernetes 1.36's own schemas and within restricted Pod
 Security but for the capabilities named (`tests/portal/catalogue/test_matrix.py`), operators' objects by their custom resources' schemas
-(`tests/portal/catalogue/test_operator_documents.py`), storages' documents whole (`tests/k8s/test_volumes.py`), devices' too (`tests/k8s/test_devices.py`). "run": really run on the embedded cluster by the test named. No entry has been run on a real cluster
-with the hardware it is about: `pytest tests/contracts --kubeconfig PATH` and one environment of the entry there is what that takes.
+(`tests/portal/catalogue/test_operator_documents.py`), documents of storages and of devices whole (`tests/k8s/test_volumes.py`, `tests/k8s/test_devices.py`).
+"run": really run on the embedded cluster by the test named. No entry has been run on a real cluster with the hardware it is about: `pytest tests/contracts
+--kubeconfig PATH` and one environment of the entry there is what that takes.
 """
 TITLES = {
     "template": "Templates",
