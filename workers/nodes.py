@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from k8s import names, quantity
+from k8s import cel, names, quantity
 
 Object = Mapping[str, Any]
 
@@ -90,3 +90,71 @@ def _environments(uses: Iterable[Use]) -> dict[str, dict[str, Any]]:
         entry["roles"][use.role] = entry["roles"].get(use.role, 0) + 1
         entry["resources"] = quantity.add((entry["resources"], use.requests))
     return dict(sorted(found.items()))
+
+
+# --- claimed devices ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimable:
+    """An accelerator whose devices are claimed: the key it is counted by, its class, and what selects them within it."""
+
+    key: str
+    device_class: str
+    selectors: tuple[str, ...] = ()
+
+
+def with_claimed(
+    found: list[dict[str, Any]], wanted: Iterable[Claimable], slices: Iterable[Object], classes: Iterable[Object], claims: Iterable[Object], install: str
+) -> list[dict[str, Any]]:
+    """Rows with the devices that drivers publish on each node and that ResourceClaims hold, counted for each accelerator that may claim them.
+
+    A selector that is more than `k8s.cel` knows is passed over: then the class decides.
+    """
+    specs = {each["metadata"]["name"]: each.get("spec") or {} for each in classes}
+    published = [
+        (item["spec"]["nodeName"], item["spec"]["driver"], item["spec"]["pool"]["name"], device)
+        for item in slices
+        if item["spec"].get("nodeName")
+        for device in item["spec"].get("devices") or ()
+    ]
+    held = {(each["driver"], each["pool"], each["device"]): claim for claim in claims for each in _allocated(claim)}
+    known = {row["name"]: {**row, "allocatable": dict(row["allocatable"]), "used": dict(row["used"])} for row in found}
+    for one in wanted:
+        if one.device_class not in specs:
+            continue
+        for node, driver, pool, device in published:
+            row = known.get(node)
+            if row is None or not _selected(specs[one.device_class], one.selectors, driver, device):
+                continue
+            row["allocatable"][one.key] = row["allocatable"].get(one.key, 0) + 1
+            claim = held.get((driver, pool, device["name"]))
+            if claim is not None:
+                row["used"][one.key] = row["used"].get(one.key, 0) + 1
+                row["environments"] = _with_device(row["environments"], claim, one.key, install)
+    return list(known.values())
+
+
+def _allocated(claim: Object) -> list[Mapping[str, Any]]:
+    allocation = (claim.get("status") or {}).get("allocation") or {}
+    return list((allocation.get("devices") or {}).get("results") or ())
+
+
+def _selected(class_spec: Mapping[str, Any], selectors: Iterable[str], driver: str, device: Mapping[str, Any]) -> bool:
+    for expression in (*(str((each.get("cel") or {}).get("expression", "")) for each in class_spec.get("selectors") or ()), *selectors):
+        try:
+            if not cel.matches(expression, driver, device):
+                return False
+        except cel.Unsupported:
+            continue
+    return True
+
+
+def _with_device(environments: Mapping[str, Any], claim: Object, key: str, install: str) -> dict[str, Any]:
+    """The part of a node that is ours, with one more device of the claim's environment."""
+    labels = claim["metadata"].get("labels") or {}
+    name = labels.get(names.ENVIRONMENT, "") if labels.get(names.INSTALL) == install else ""
+    if not name or name not in environments:
+        return dict(environments)
+    entry = environments[name]
+    return {**environments, name: {**entry, "resources": quantity.add((entry["resources"], {key: 1}))}}

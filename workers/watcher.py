@@ -28,15 +28,15 @@ if __name__ == "__main__":
     django.setup()
 
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import DatabaseError, close_old_connections
 
 from k8s import cluster as api
-from k8s import names
+from k8s import errors, names
 from k8s.cluster import Cluster
 from portal.celery import app
 from portal.domain import services
 from portal.domain.lifecycle import State
-from portal.domain.models import Environment
+from portal.domain.models import Accelerator, Environment
 
 from . import nodes
 from .clock import Clock
@@ -124,6 +124,7 @@ class Watcher:
     def __init__(self, cluster: Cluster, hub: Hub) -> None:
         self.ending = threading.Event()
         acting = Cluster(cluster.kubeconfig)  # a pool of its own: watches keep their connections
+        self._acting = acting
         self.leader = Leader(acting, "watcher", self._gained)
         may = partial(getattr, self.leader, "leads")
         self.nudges = Nudges(may)
@@ -263,7 +264,7 @@ class Watcher:
                 self.ending.wait(0.2)
                 self._nodes_changed.set()
                 continue
-            rows = nodes.rows(self.nodes.objects(), [pod.use for pod in self.pods.objects() if pod.use])
+            rows = self._with_claimed(nodes.rows(self.nodes.objects(), [pod.use for pod in self.pods.objects() if pod.use]))
             if rows != last or time.monotonic() - stored > _NODES_EVERY:
                 try:
                     close_old_connections()
@@ -275,6 +276,24 @@ class Watcher:
                     logger.warning("nodes not stored, tried again: error=%s", type(error).__name__)
                     self._nodes_changed.set()
             self.ending.wait(_NODES_PAUSE)
+
+    def _with_claimed(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows with devices of Dynamic Resource Allocation, where the catalogue has accelerators that claim them and the cluster serves it."""
+        try:
+            close_old_connections()
+            wanted = [
+                nodes.Claimable(key=chip.device_key, device_class=chip.dra["device_class"], selectors=tuple(chip.dra.get("selectors", ())))
+                for chip in Accelerator.objects.exclude(dra={})
+            ]
+            if not wanted:
+                return rows
+            slices, classes, claims = (self._acting.find(kind) for kind in (api.DEVICE_SLICES, api.DEVICE_CLASSES, api.DEVICE_CLAIMS))
+        except errors.Gone:
+            return rows  # not served
+        except (errors.ClusterError, DatabaseError) as error:
+            logger.warning("claimed devices not counted: error=%s", type(error).__name__)
+            return rows
+        return nodes.with_claimed(rows, wanted, slices, classes, claims, settings.INSTALL_ID)
 
     # --- orphans -------------------------------------------------------------------
 

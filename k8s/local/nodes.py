@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
+from .allocation import publish, publish_classes
 from .client import Change, Client
 from .documents import Doc, at, meta, name_of, namespace_of, now, now_micro, parse_time
 from .errors import StatusError
@@ -32,7 +33,7 @@ STATUS_SECONDS = 300.0  # between two reports of a node's status in which nothin
 LEASES = "kube-node-lease"
 LOST = "atelier.dev/lost"  # annotation: "true" cuts a node off, as if its network had failed
 _BUILT_IN = Path(__file__).parent / "default_nodes.yaml"
-_KEYS = {"name", "machine", "simulated", "capacity", "labels", "annotations", "taints"}
+_KEYS = {"name", "machine", "simulated", "capacity", "labels", "annotations", "taints", "devices"}
 
 
 def is_lost(node: Mapping[str, Any] | None) -> bool:
@@ -48,6 +49,7 @@ class NodeSpec:
     annotations: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Mapping[str, str], ...] = ()
     simulated: bool = False
+    devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # driver -> what it publishes, see `allocation.publish`
 
 
 def load(path: Path | None, gpus: list[Gpu]) -> list[NodeSpec]:
@@ -86,7 +88,13 @@ def _node(row: Mapping[str, Any], file: Path, gpus: list[Gpu]) -> NodeSpec:
         OURS: "true",
     }
     annotations = {str(key): str(value) for key, value in (row.get("annotations") or {}).items()}
-    return NodeSpec(row["name"], capacity, {**base, **labels}, annotations, tuple(taints), simulated)
+    return NodeSpec(row["name"], capacity, {**base, **labels}, annotations, tuple(taints), simulated, row.get("devices") or {})
+
+
+def classes(path: Path | None) -> dict[str, str]:
+    """DeviceClasses of a file: name -> expression."""
+    document = yaml.safe_load((path or _BUILT_IN).read_text()) or {}
+    return {str(name): str(expression) for name, expression in (document.get("device_classes") or {}).items()}
 
 
 def machine_capacity(gpus: list[Gpu]) -> dict[str, str]:
@@ -175,6 +183,8 @@ class Nodes:
             else:
                 self.client.modify("Node", None, spec.name, partial(self._renew, wanted_doc))
             self._beat(spec)
+            publish(self.client, spec.name, spec.devices)
+        publish_classes(self.client, classes(self.options.nodes_file))
 
     @staticmethod
     def _renew(new: Doc, doc: Doc) -> None:

@@ -13,6 +13,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+from .allocation import place
 from .client import Change, Client
 from .documents import Doc, at, labels_of, meta, name_of, namespace_of, now
 from .errors import StatusError
@@ -21,6 +22,9 @@ from .scheduler import SELECTED_NODE, NodeState, choose, claims_of
 
 log = logging.getLogger(__name__)
 COMPONENT = "default-scheduler"
+# Vendors' schedulers for which it does the sums: a node's shares of a chip are amounts like others here.
+STANDS_IN_FOR = ("hami-scheduler",)
+_DEVICES = frozenset({"resourceclaims.resource.k8s.io", "resourceslices.resource.k8s.io", "deviceclasses.resource.k8s.io"})
 _REPEAT = 300.0  # seconds between two events that say the same
 _ANYWAY = 60.0  # seconds after which refused pods are tried again though nothing is known to have changed
 _REST = 4.0  # how many times as long as trying took is rested before refused pods are tried again
@@ -56,7 +60,7 @@ class Scheduler:
         self._rest_until = 0.0
 
     async def run(self) -> None:
-        subscription = self.client.store.subscribe({"pods", "nodes", "persistentvolumeclaims"}, self._noticed)
+        subscription = self.client.store.subscribe({"pods", "nodes", "persistentvolumeclaims", *_DEVICES}, self._noticed)
         try:
             for node in self.client.list("Node"):
                 self._take_node(node, None)
@@ -88,6 +92,9 @@ class Scheduler:
                 self._take_node(change.object, change.previous, gone=gone)
             elif change.store_key == "pods":
                 self._take_pod(change.object, change.previous, gone=gone)
+            elif change.store_key in _DEVICES:
+                self._again_beside = True
+                self._wake.set()
             else:
                 self._take_claim(change.object)
         except Exception:
@@ -189,8 +196,18 @@ class Scheduler:
     def _try(self, pod: Doc, waiting: Waiting, refusals: dict[str, str]) -> None:
         why = self._claims(pod, waiting) or refusals.get(waiting.alike, "")
         if not why:
-            state, why = choose(pod, list(self.nodes.values()))
+            states = list(self.nodes.values())
+            claims = None
+            if pod["spec"].get("resourceClaims"):
+                claims, fitting, why = place(self.client, pod, self.nodes)
+                if why:
+                    self._refuse(pod, waiting, f"0/{len(states)} nodes are available: {why}.")
+                    return
+                states = [state for name, state in self.nodes.items() if name in fitting]
+            state, why = choose(pod, states)
             if state is not None:
+                if claims is not None:
+                    claims.reserve(name_of(state.node), fitting[name_of(state.node)])
                 self._select_node(pod, waiting, state)
                 self._bind(pod, state)
                 return
@@ -259,7 +276,7 @@ def _waits(pod: Doc) -> bool:
     return (
         not spec.get("nodeName")
         and not meta(pod).get("deletionTimestamp")
-        and (spec.get("schedulerName") or COMPONENT) == COMPONENT
+        and (spec.get("schedulerName") or COMPONENT) in (COMPONENT, *STANDS_IN_FOR)
         and not spec.get("schedulingGates")
         and at(pod, "status.phase") not in ("Succeeded", "Failed")
     )
@@ -273,7 +290,7 @@ def _offer(node: Doc) -> tuple[object, ...]:
 def _alike(pod: Doc) -> str:
     spec = pod["spec"]
     affinity = spec.get("affinity") or {}
-    if affinity.get("podAffinity") or affinity.get("podAntiAffinity"):
+    if affinity.get("podAffinity") or affinity.get("podAntiAffinity") or spec.get("resourceClaims"):
         return ""
     sizes = [
         [each.get("resources"), each.get("restartPolicy")] for each in [*spec["containers"], *(spec.get("initContainers") or [])]

@@ -34,7 +34,9 @@ ALSO = (
 
 
 def short(name: str) -> str:
-    """Types are known by their last word; the Event of events.k8s.io must not meet the core one."""
+    """Types are known by their last word; the Event of events.k8s.io and the ResourceClaim of resource.k8s.io must not meet the core ones."""
+    if ".api.resource.v1." in name:
+        return "resource." + name.rsplit(".", 1)[1]
     return "events." + name.rsplit(".", 1)[1] if ".api.events." in name else name.rsplit(".", 1)[1]
 
 

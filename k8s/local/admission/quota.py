@@ -16,6 +16,7 @@ Amounts = dict[str, Decimal]
 _COUNTED = {"services", "secrets", "configmaps", "persistentvolumeclaims", "resourcequotas", "replicationcontrollers"}
 _COMPUTE = {"cpu", "memory", "ephemeral-storage"}
 _ZERO = Decimal(0)
+_CLAIMS, _CLASS_DEVICES = "resourceclaims.resource.k8s.io", ".deviceclass.resource.k8s.io/devices"
 
 
 def usage(resource: Resource, doc: Doc) -> Amounts:
@@ -32,6 +33,11 @@ def usage(resource: Resource, doc: Doc) -> Amounts:
         if name:
             found[f"{name}.storageclass.storage.k8s.io/requests.storage"] = size
             found[f"{name}.storageclass.storage.k8s.io/persistentvolumeclaims"] = Decimal(1)
+    elif resource.key == _CLAIMS:
+        for request in at(doc, "spec.devices.requests", []):
+            exactly = request.get("exactly") or {}
+            key = f"{exactly.get('deviceClassName', '')}{_CLASS_DEVICES}"
+            found[key] = found.get(key, _ZERO) + Decimal(int(exactly.get("count", 1)))
     elif resource.key == "services":
         kind = at(doc, "spec.type", "")
         ports = len(at(doc, "spec.ports", []))
@@ -115,6 +121,8 @@ def _stored_kinds(store: Store, hard: dict[str, Any]) -> list[str]:
             keys.add("services")
         elif name == "requests.storage" or ".storageclass.storage.k8s.io/" in name:
             keys.add("persistentvolumeclaims")
+        elif name.endswith(_CLASS_DEVICES):
+            keys.add(_CLAIMS)
         else:
             keys.add("pods")
     return [key for key in keys if key in store.objects]

@@ -7,6 +7,7 @@ from typing import Any
 
 from k8s.local.client import Client
 from k8s.local.controllers.base import Controller
+from k8s.local.controllers.claims import PodClaims
 from k8s.local.controllers.disruption import DisruptionBudgets
 from k8s.local.controllers.eviction import TaintEviction
 from k8s.local.controllers.job import Jobs
@@ -22,7 +23,7 @@ def controllers(client: Client, options: Options) -> list[tuple[str, Coroutine[A
     ensure_class(client)
     claims = Claims(client, options.state_dir / "volumes")
     claims.remove_leftovers()
-    others: list[Controller] = [StatefulSets(client), ReplicaSets(client), Deployments(client), Jobs(client), DisruptionBudgets(client)]
+    others: list[Controller] = [StatefulSets(client), ReplicaSets(client), Deployments(client), Jobs(client), DisruptionBudgets(client), PodClaims(client)]
     about_nodes = [
         ("node lifecycle", NodeLifecycle(client, options.node_grace).run()),
         ("eviction by taints", TaintEviction(client).run()),

@@ -92,7 +92,7 @@ def test_kubectl_top_shows_pods_and_nodes(measured: Server) -> None:
     assert (name, cpu[-1], memory[-2:]) == ("busy", "m", "Mi")
     assert int(cpu[:-1]) >= 50
     nodes = measured.kubectl("top", "node", "--no-headers")
-    assert {line.split()[0] for line in nodes.stdout.splitlines()} == {"local", "sim-gpu-1", "sim-gpu-2", "sim-npu-1"}, nodes.stderr
+    assert {line.split()[0] for line in nodes.stdout.splitlines()} >= {"local", "sim-gpu-1", "sim-gpu-2", "sim-npu-1"}, nodes.stderr
 
 
 def test_a_pod_that_does_not_run_is_not_measured(measured: Server) -> None:
