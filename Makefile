@@ -43,17 +43,18 @@ browser:
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; }; } || \
 	  echo "No chromium, and it cannot be installed here: browser tests are skipped."
 
-# The engines that tests run for real, in an environment of their own: 2.6 GB, minutes. What cannot be installed is left out, and its tests say so.
+# The engines that tests run for real, in an environment of their own: 2.6 GB, minutes. What cannot be installed is left out, its tests say so, and the next run tries again.
 ENGINES := .venv-engines
 ENGINE_LISTS := tests/engines/requirements.txt tests/engines/requirements-flink.txt
 PIP := $(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check
 engines: engines-system $(ENGINES)/.installed ## PyTorch, Ray, Spark, Flink, MPI and ONNX Runtime for the tests of engines
 $(ENGINES)/.installed: $(ENGINE_LISTS)
 	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
-	@$(PIP) -r tests/engines/requirements.txt || grep -v '^#' tests/engines/requirements.txt | while read -r one; do $(PIP) "$$one" || echo "Not installed: $$one"; done
-	@$(PIP) --no-deps -r tests/engines/requirements-flink.txt || echo "Not installed: Flink"
+	@rm -f $(ENGINES)/.incomplete; $(PIP) -r tests/engines/requirements.txt || sed 's/ *#.*//; /^$$/d' tests/engines/requirements.txt | \
+	  while read -r one; do $(PIP) "$$one" || { echo "Not installed: $$one"; touch $(ENGINES)/.incomplete; }; done
+	@$(PIP) --no-deps -r tests/engines/requirements-flink.txt || { echo "Not installed: Flink"; touch $(ENGINES)/.incomplete; }
 	@for one in pyflink:flink pyspark:spark; do found=$$(ls -d $(ENGINES)/lib/python*/site-packages/$${one%:*} 2>/dev/null) && \
-	  ln -sfn "$${found#$(ENGINES)/}" $(ENGINES)/$${one#*:}; done; touch $@
+	  ln -sfn "$${found#$(ENGINES)/}" $(ENGINES)/$${one#*:}; done; test -e $(ENGINES)/.incomplete || touch $@
 
 engines-system:
 	@{ command -v java && test -x /usr/sbin/sshd; } >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { apt-get update -qq && \
