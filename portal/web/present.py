@@ -158,7 +158,8 @@ def shown_params(environment: Environment) -> list[tuple[str, str]]:
     """Titles and values of its parameters, but for the number of workers, which is shown by itself."""
     known, count = in_order(parameters(environment.template_spec)), scalable_param(environment.template_spec)
     names = [*(name for name in known if name in environment.params), *(name for name in environment.params if name not in known)]
-    return [(localized(known.get(name, {}).get("title")) or name, _shown(environment.params[name], known.get(name, {}))) for name in names if name != count]
+    shown = [(localized(known.get(name, {}).get("title")) or name, _shown(environment.params[name], known.get(name, {}))) for name in names if name != count]
+    return [(title, text) for title, text in shown if text]
 
 
 def _shown(value: Any, rule: Mapping[str, Any]) -> str:
