@@ -196,6 +196,7 @@ PHRASES = (
     # data
     _("Team %(team)s may use no storage of that name; it may use %(choice)s. A platform admin can grant more."),
     _("It cannot start: team %(team)s may not use storage %(storage)s any more. Ask a platform admin, or request one without it."),
+    _("%(storage)s cannot be used yet: a platform admin has to set its secrets %(names)s."),
     _("There is no such dataset, or it is not shown to you."),
     _("There is no such model, or it is not shown to you."),
     _("%(version)s lies in a volume of team %(team)s, which only its environments can mount."),

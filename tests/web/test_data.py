@@ -165,6 +165,7 @@ def test_serve_leads_to_the_launch_form_with_the_model_chosen(data: World, model
     alice = client_of(data.alice)
     page = unescape(alice.get("/data/model/resnet/").content.decode())
     link = next(part.split('"')[0] for part in page.split('href="') if part.startswith("/launch/serving/"))
+    assert "/launch/onnx-serving/?" in page  # the built-in one takes ONNX too
     assert parse_qs(urlsplit(link).query) == {"ref": ["model:resnet@1"], "param_model": ["/models/resnet/model.onnx"]}
     form = alice.get(link).content.decode()
     assert '<option value="model:resnet@1" selected>' in form

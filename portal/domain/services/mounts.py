@@ -75,6 +75,10 @@ def _entry(actor: User, team: Team, access: Mapping[str, tuple[Storage, str]], w
             f"{field}.storage", f"Team {team.slug} may use no storage of that name; it may use {yours}. A platform admin can grant more."
         )
     storage, may = access[slug]
+    unset = set(storage.secret_keys) - set(storage.secrets.values_list("key", flat=True))
+    if unset:  # its pods would wait for a Secret that nobody has written
+        message = f"{slug} cannot be used yet: a platform admin has to set its secrets {', '.join(sorted(unset))}."
+        raise ValidationError.field(f"{field}.storage", message)
     mounted = "mount_path" in storage.spec
     if path is not None and not mounted:
         raise ValidationError.field(f"{field}.mount_path", f"{slug} is not mounted as a folder; it is given as variables.")

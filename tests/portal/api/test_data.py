@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from portal.domain import services
 from portal.domain.models import Environment
-from tests.portal.domain.test_storages import grant
+from tests.portal.domain.test_storages import grant, with_secrets
 from tests.portal.world import World
 
 WISH = {"name": "nb", "template": "notebook", "flavor": "cpu-small"}
@@ -87,8 +86,7 @@ def test_wrong_mounts_name_their_fields(alice: Any) -> None:
 
 
 def test_no_answer_holds_a_secret(alice: Any, caller: Any, world: World) -> None:
-    storage = grant(world, "s3")
-    services.storage_secret_set(actor=world.admin, storage=storage, key="secretAccessKey", value=b"top-secret")
+    with_secrets(world, grant(world, "s3"))
     made = alice("POST", "/environments", WISH | {"mounts": [{"storage": "s3"}]})
     assert made.json()["mounts"] == [{"storage": "s3", "ref": None, "mount_path": None, "read_only": False}]
     path = f"/environments/{Environment.objects.get().pk}"

@@ -28,6 +28,12 @@ def grant(world: World, slug: str, access: str = "write", team: Any = None) -> S
     return storage
 
 
+def with_secrets(world: World, storage: Storage) -> Storage:
+    for key in storage.secret_keys:
+        services.storage_secret_set(actor=world.admin, storage=storage, key=key, value=b"top-secret")
+    return storage
+
+
 def refused(world: World, *wishes: Any, **more: Any) -> dict[str, list[str]]:
     with pytest.raises(ValidationError) as caught:
         world.request(mounts=list(wishes), **more)
@@ -118,8 +124,7 @@ def test_a_key_can_be_replaced_and_a_lost_one_is_told(settings: Any) -> None:
 
 
 def test_no_secret_is_in_an_environments_row_or_its_history(world: World) -> None:
-    storage = grant(world, "s3")
-    services.storage_secret_set(actor=world.admin, storage=storage, key="secretAccessKey", value=b"top-secret")
+    with_secrets(world, grant(world, "s3"))
     environment = world.request(mounts=[{"storage": "s3"}])
     row = json.dumps([list(Environment.objects.filter(pk=environment.pk).values("mounts", "template_spec", "params")), list(Event.objects.values("message"))])
     assert "top-secret" not in row
@@ -149,6 +154,13 @@ def test_a_storage_without_a_grant_is_refused_and_the_ones_there_are_named(world
     assert "scratch-disk" in message
     assert "platform admin" in message
     assert refused(world, {"storage": "no-such"}).keys() == {"mounts.0.storage"}
+
+
+def test_a_storage_whose_secrets_are_not_set_is_refused_and_says_which(world: World) -> None:
+    storage = grant(world, "s3")
+    services.storage_secret_set(actor=world.admin, storage=storage, key="accessKeyID", value=b"AK")
+    (message,) = refused(world, {"storage": "s3"})["mounts.0.storage"]
+    assert message == "s3 cannot be used yet: a platform admin has to set its secrets secretAccessKey."
 
 
 @pytest.mark.parametrize(
@@ -194,15 +206,15 @@ def test_two_mounts_do_not_lie_on_each_other_but_may_lie_in_the_home(world: Worl
 
 
 def test_two_storages_that_set_the_same_variable_are_not_given_together(world: World) -> None:
-    document = dict(grant(world, "s3").spec) | {"slug": "s3-two"}
-    other = Storage.objects.create(slug="s3-two", kind="object", spec=document)
+    document = dict(with_secrets(world, grant(world, "s3")).spec) | {"slug": "s3-two"}
+    other = with_secrets(world, Storage.objects.create(slug="s3-two", kind="object", spec=document))
     services.storage_grant_set(actor=None, storage=other, team=world.vision, access="read")
     (message,) = refused(world, {"storage": "s3"}, {"storage": "s3-two"})["mounts.1.mount_path"]
     assert "AWS_" in message
 
 
 def test_a_storage_that_gives_variables_only_is_not_mounted_at_a_path(world: World) -> None:
-    grant(world, "s3")
+    with_secrets(world, grant(world, "s3"))
     assert "mounts.0.mount_path" in refused(world, {"storage": "s3", "mount_path": "/mnt/s3"})
     assert world.request(mounts=[{"storage": "s3"}]).mounts[0]["mount_path"] == ""
 
