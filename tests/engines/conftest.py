@@ -16,7 +16,7 @@ from portal.ops.client import Api
 from tests.stack import Parts, wait_until
 
 CATALOGUE = Path(__file__).parent / "catalogue"
-PATIENCE = 420  # seconds; JVMs and torch start slowly on a machine that does much else
+PATIENCE = 900  # seconds; JVMs and torch start slowly on a machine that does much else
 
 
 class Portal(Parts):
