@@ -26,9 +26,10 @@ OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "parent", "uid": "1111
 KEY = UUID("0193aabb-ccdd-7eef-8899-aabbccddeeff")
 
 
-def _must_be_given(template_spec: Mapping[str, Any]) -> dict[str, Any]:
+def examples(template_spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A value of each parameter that has to be given."""
     params = template_spec.get("params", {})
-    return {name: params["properties"][name] for name in params.get("required", ()) if "default" not in params["properties"][name]}
+    return {name: _example(params["properties"][name]) for name in params.get("required", ()) if "default" not in params["properties"][name]}
 
 
 def _example(rule: Mapping[str, Any]) -> Any:
@@ -43,7 +44,7 @@ def _example(rule: Mapping[str, Any]) -> Any:
 def spec_of(template: Template, flavor: Flavor, operator: str = "") -> EnvironmentSpec:
     """As of an environment that was asked for with the template's defaults; `operator`: the one whose object runs it."""
     owner, team = User(username="alice"), Team(slug="vision")
-    params = check_params(template.spec, {name: _example(rule) for name, rule in _must_be_given(template.spec).items()})
+    params = check_params(template.spec, examples(template.spec))
     row = Environment(
         pk=KEY, name="one", kind=template.kind, team=team, owner=owner, template=template, template_spec=template.spec, flavor=flavor, params=params
     )
