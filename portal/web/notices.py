@@ -10,8 +10,8 @@ from django.utils.dateparse import parse_datetime
 from portal.domain import selectors
 from portal.domain.lifecycle import Desired, State
 from portal.domain.models import Approval, Environment, User
+from portal.domain.services.checks import check_expiry
 from portal.domain.services.idleness import rule_of
-from portal.domain.services.requests import check_expiry
 
 _UP = frozenset({State.QUEUED, State.PROVISIONING, State.RUNNING})
 

@@ -15,7 +15,7 @@ from portal.domain.durations import parse_duration
 from portal.domain.lifecycle import Desired, State
 from portal.domain.models import Environment, User
 from portal.domain.params import in_order
-from portal.domain.services.requests import DEFAULT_MAX_EXPIRY
+from portal.domain.services.checks import DEFAULT_MAX_EXPIRY
 from portal.domain.shape import parameters, scalable_param
 
 Text = str | Promise

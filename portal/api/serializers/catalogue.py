@@ -13,7 +13,7 @@ from portal.domain.allowed import allowed
 from portal.domain.durations import format_duration
 from portal.domain.models import Template
 from portal.domain.params import plain
-from portal.domain.services import requests
+from portal.domain.services import checks
 from portal.domain.shape import parameters
 
 from .fields import LocalizedField, said
@@ -43,7 +43,7 @@ class TemplateSerializer(serializers.ModelSerializer):
 
     def get_expires_in(self, template: Template) -> str:
         """Running time granted when a request names none."""
-        return format_duration(requests.check_expiry(template.spec, None))
+        return format_duration(checks.check_expiry(template.spec, None))
 
     @extend_schema_field({"type": "array", "items": {"type": "string"}})
     def get_flavors(self, template: Template) -> list[str]:

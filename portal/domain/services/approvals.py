@@ -19,11 +19,11 @@ from ..shape import scalable_param
 from . import ledger
 from .amounts import running_amounts
 from .asking import approved_amounts
+from .checks import check_expiry, check_flavor, check_params, flavor_for
 from .environments import check_can_run, shapes_of
 from .events import append, lock, move, write
 from .exceptions import check_exceptions
 from .notifications import notify
-from .requests import check_expiry, check_flavor, check_params, flavor_for
 
 _NOTE = 1000  # characters
 _SAYS = {

@@ -19,9 +19,9 @@ from ..selectors.picture import is_gang
 from ..shape import RoleShape, role_shapes, scalable_param
 from . import asking, exceptions, ledger, mounts, schedules, usage
 from .amounts import running_amounts
+from .checks import check_expiry, check_flavor, check_name, check_params, flavor_shape
 from .events import append, lock, move, write
 from .redirects import Following, following
-from .requests import check_expiry, check_flavor, check_name, check_params, flavor_shape
 
 _REST = frozenset({State.STOPPED, State.FAILED})
 # What belongs to one run and must not reach into the next.

@@ -12,7 +12,7 @@ from ..durations import format_duration
 from ..errors import ValidationError
 from ..models import Environment, Event, TemplateVersion
 from ..shape import parameters, role_shapes, scalable_param
-from .requests import check_expiry, check_flavor, check_params, flavor_shape
+from .checks import check_expiry, check_flavor, check_params, flavor_shape
 
 
 @dataclass(frozen=True, kw_only=True)

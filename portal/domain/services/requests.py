@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,24 +14,16 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from .. import outbound, selectors
-from ..allowed import why_not
-from ..durations import format_duration, parse_duration
 from ..errors import Conflict, DomainError, Forbidden, ValidationError
 from ..lifecycle import State
 from ..models import Environment, Event, Flavor, Priority, Team, Template, User, Volume
-from ..params import check_values
 from ..quantities import STORAGE
-from ..shape import FlavorShape, RoleShape, parameters, parse_bytes, role_shapes, scalable_param
+from ..shape import RoleShape, parameters, parse_bytes, role_shapes, scalable_param
 from . import admission, asking, exceptions, ledger, schedules
 from .amounts import running_amounts
+from .checks import DEFAULT_EXPIRY, check_expiry, check_flavor, check_name, check_params, flavor_for, flavor_shape, team_for, template_for
 from .events import append
 from .mounts import Entry, ensure_claims, new_claim_bytes, resolve
-
-NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", re.ASCII)
-NAME_RULE = "use 1 to 40 lower-case letters, digits and hyphens, starting with a letter and not ending with a hyphen, such as my-notebook"
-MIN_EXPIRY = timedelta(minutes=5)
-DEFAULT_EXPIRY = timedelta(hours=8)
-DEFAULT_MAX_EXPIRY = timedelta(hours=72)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,70 +66,6 @@ class Preview:
     cost: Decimal | None  # the same for the whole of its granted time
 
 
-def flavor_shape(flavor: Flavor) -> FlavorShape:
-    """The figures of a flavor."""
-    return flavor.shape()
-
-
-def check_name(name: object) -> str:
-    """`name` when it is one. Raises ValidationError."""
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        size = f" ({len(name)} characters given)" if isinstance(name, str) and len(name) > 40 else ""
-        raise ValidationError.field("name", f"Not a name{size}: {NAME_RULE}.")
-    return name
-
-
-def check_expiry(template_spec: Mapping[str, Any], expires_in: timedelta | None) -> timedelta:
-    """The running time granted: the template's default for None. Raises ValidationError outside of 5 minutes to the template's longest."""
-    if expires_in is None:
-        return parse_duration(template_spec["expires_in"]) if template_spec.get("expires_in") else DEFAULT_EXPIRY
-    longest = parse_duration(template_spec["max_expires_in"]) if template_spec.get("max_expires_in") else DEFAULT_MAX_EXPIRY
-    if not MIN_EXPIRY <= expires_in <= longest:
-        raise ValidationError.field("expires_in", f"Choose between {format_duration(MIN_EXPIRY)} and {format_duration(longest)}.")
-    return expires_in
-
-
-def check_params(template_spec: Mapping[str, Any], params: object) -> dict[str, Any]:
-    """Parameters with the schema's defaults filled in. Raises ValidationError naming each wrong one as `params.<name>`."""
-    return check_values(parameters(template_spec), params, settings.IMAGE_PREFIXES)
-
-
-def _team_for(actor: User, slug: str) -> Team:
-    """The team, if `actor` is in it; a team of others is as unknown as one that is not there."""
-    mine = list(Team.objects.filter(memberships__user=actor))
-    if not slug and len(mine) == 1:
-        return mine[0]
-    for team in mine:
-        if team.slug == slug:
-            return team
-    choice = f"yours: {', '.join(team.slug for team in mine)}" if mine else "you are in no team yet; a team lead or platform admin can add you"
-    raise ValidationError.field("team", f"You are in no team of that name ({choice}).")
-
-
-def _template_for(slug: str) -> Template:
-    template = selectors.templates_enabled().filter(slug=str(slug)[:60]).first()
-    if template is None:
-        raise ValidationError.field("template", f"There is no such template; there are {', '.join(t.slug for t in selectors.templates_enabled()) or 'none'}.")
-    return template
-
-
-def flavor_for(slug: str) -> Flavor:
-    """The flavor, if it can be asked for. Raises ValidationError."""
-    enabled = Flavor.objects.filter(enabled=True).select_related("accelerator", "network")
-    flavor = enabled.filter(slug=str(slug)[:60]).first()
-    if flavor is None or (flavor.accelerator and not flavor.accelerator.enabled) or (flavor.network and not flavor.network.enabled):
-        raise ValidationError.field("flavor", f"There is no such flavor; there are {', '.join(f.slug for f in enabled) or 'none'}.")
-    return flavor
-
-
-def check_flavor(template_spec: Mapping[str, Any], flavor: Flavor) -> None:
-    """Whether the template takes the flavor. Raises ValidationError that says which it takes."""
-    why = why_not(template_spec, flavor)
-    if why:
-        usable = ", ".join(other.slug for other in selectors.flavors_of(template_spec)) or "none of those that there are"
-        raise ValidationError.field("flavor", f"{flavor.slug} cannot be used with template {template_spec['slug']}: {why}. Allowed: {usable}.")
-
-
 def prepare(
     *,
     actor: User,
@@ -165,8 +92,8 @@ def prepare(
                 errors.setdefault(field, []).extend(messages)
             return None
 
-    good_name, good_team = attempt(check_name, name), attempt(_team_for, actor, team)
-    chosen, shape = attempt(_template_for, template), attempt(flavor_for, flavor)
+    good_name, good_team = attempt(check_name, name), attempt(team_for, actor, team)
+    chosen, shape = attempt(template_for, template), attempt(flavor_for, flavor)
     good_params = attempt(check_params, chosen.spec, {} if params is None else params) if chosen else None
     expiry = attempt(check_expiry, chosen.spec, expires_in) if chosen else None
     usual = (chosen.spec.get("scheduling") or {}).get("priority", "") if chosen else ""
@@ -210,7 +137,7 @@ def _check_still_may(draft: Draft) -> None:
     # Serialises with user_deactivate and membership_remove: whoever comes second sees the other.
     if not User.objects.select_for_update(no_key=True).filter(pk=draft.actor.pk, is_active=True).exists():
         raise Forbidden(_DEACTIVATED)
-    _team_for(draft.actor, draft.team.slug)
+    team_for(draft.actor, draft.team.slug)
     exceptions.check_exceptions(draft.team, draft.flavor, lock=True)
     if _name_taken(draft.actor, draft.team, draft.name, lock=True):
         raise ValidationError.field("name", _TAKEN.format(name=draft.name))

@@ -18,7 +18,8 @@ from portal.domain.allowed import family_of, why_not
 from portal.domain.errors import DomainError, NotFound
 from portal.domain.models import Priority, Team, Template, User
 from portal.domain.selectors import FlavorCapacity
-from portal.domain.services.requests import Preview, check_expiry
+from portal.domain.services.checks import check_expiry
+from portal.domain.services.requests import Preview
 
 from .. import present
 from ..forms import LaunchForm

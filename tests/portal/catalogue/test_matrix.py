@@ -15,7 +15,7 @@ from k8s.spec import EnvironmentSpec
 from portal.catalogue.loader import load
 from portal.domain import allowed
 from portal.domain.models import Environment, Flavor, Team, Template, User, Volume
-from portal.domain.services.requests import check_params
+from portal.domain.services.checks import check_params
 from portal.domain.shape import role_shapes
 from tests.schemas import faults
 from workers.specs import environment_spec
