@@ -13,6 +13,7 @@ from typing import Any
 
 from . import diagnosis, names, operators, runs
 from .diagnosis import Finding
+from .hub import trouble
 from .spec import EnvironmentSpec, Role
 
 Object = Mapping[str, Any]
@@ -213,6 +214,8 @@ def _notebook_verdict(seen: Seen, findings: Sequence[Finding], was_ready: bool) 
     if not server.active or lost or stopping or (ended and not server.pending):
         if worst and worst.taken:
             return Verdict(phase=Phase.GONE, reason=worst.code, message=worst.text)
+        if server.failure == trouble.DELETED:
+            return Verdict(phase=Phase.GONE, reason="ServerLost", message=server.failure)
         if server.failure:
             return _spawn_failed(server.failure)
         return Verdict(phase=Phase.GONE)

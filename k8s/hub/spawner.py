@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import aiohttp
 from jupyterhub.spawner import SpawnException
@@ -25,10 +25,15 @@ from k8s import names
 
 from . import order, trouble
 
+_T = TypeVar("_T")
+
 POLL_SECONDS = 0.05  # of the pod's state in memory, and of the server's port; KubeSpawner waits up to 5 s between looks
 DELETE_SECONDS = 60.0
 GRACE_SECONDS = 10
+LONGEST_PAUSE = 3.0  # between tries to start with an API that cannot
+LOOK_SECONDS = 2.0  # between questions to the API itself, where a pod is not in memory
 NETWORK = (OSError, aiohttp.ClientError)  # what a request raises when nobody answers; timeouts are OSErrors
+ANSWER = aiohttp.ClientTimeout(total=5, sock_connect=2)  # of a server that is asked whether it is there
 
 
 class Refusal(SpawnException):
@@ -59,6 +64,7 @@ class PortalSpawner(KubeSpawner):
     delete_stopped_pods = Bool(False, config=True)  # its log is still to be archived
 
     _uid = ""
+    _looked = 0.0  # time.monotonic() of the last question to the API whether the pod of this start is there
 
     # --- which pod ------------------------------------------------------------
 
@@ -139,12 +145,12 @@ class PortalSpawner(KubeSpawner):
         ordered = self._order()
         self.namespace, self.pod_name, self.port = ordered.namespace, ordered.name, order.PORT
         try:
-            await self._start_watching_pods()
-            self._uid = await self._create(await self.get_pod_manifest())
+            await self._patiently(self._start_watching_pods)
+            document = await self.get_pod_manifest()
+            self._uid = await self._patiently(lambda: self._create(document))
+            self._looked = time.monotonic()
         except ApiException as error:
             raise Refusal(_api_words(error), reason="api") from error
-        except NETWORK as error:
-            raise Refusal(f"The cluster's API does not answer: {type(error).__name__}", reason="api") from error
         # Stored now: should the Hub end before the server answers, its successor can find the pod.
         self.orm_spawner.state = self.get_state()
         self.db.commit()
@@ -152,6 +158,23 @@ class PortalSpawner(KubeSpawner):
         url = _origin(host)
         await self._server_answers(url)
         return url
+
+    async def _patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """What `ask` gives; tried again while the cluster's API is away, throttles, or has a fault of its own. A start that failed for
+        such a reason would be given up for good. How long is bounded by `start_timeout`, and by whoever stops the server."""
+        pause = 0.2
+        while True:
+            try:
+                return await ask()
+            except ApiException as error:
+                if error.status != 429 and (error.status or 0) < 500:
+                    raise
+                said = _api_words(error)
+            except NETWORK as error:
+                said = f"The cluster's API does not answer: {type(error).__name__}"
+            self.log.warning("Cannot start %s now, tried again: %s", self._key, said)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _create(self, pod: dict[str, Any]) -> str:
         """Create the pod; its uid. One left over from an earlier try of the same environment is removed first; anyone else's is not."""
@@ -178,6 +201,7 @@ class PortalSpawner(KubeSpawner):
             pod = self._own_pod()
             if host := trouble.address(pod):
                 return host
+            await self._refuse_if_gone()
             failed = trouble.failure(pod) if pod else None
             if failed and failed[1]:
                 raise Refusal(failed[0], reason="pod")
@@ -191,15 +215,9 @@ class PortalSpawner(KubeSpawner):
     async def _server_answers(self, url: str) -> None:
         """Wait until the server answers HTTP, at most `http_timeout` seconds."""
         deadline = time.monotonic() + self.http_timeout
-        timeout = aiohttp.ClientTimeout(total=5, sock_connect=2)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            while True:
-                try:
-                    async with session.get(f"{url}{self.server.base_url}api", allow_redirects=False) as response:
-                        if response.status < 500:
-                            return
-                except NETWORK:
-                    pass  # not there yet
+        async with aiohttp.ClientSession(timeout=ANSWER) as session:
+            while not await self._answers(session, url):
+                await self._refuse_if_gone()
                 pod = self._own_pod()
                 failed = trouble.failure(pod) if pod else None
                 if failed and failed[1]:
@@ -211,6 +229,27 @@ class PortalSpawner(KubeSpawner):
                         reason="http",
                     )
                 await asyncio.sleep(POLL_SECONDS)
+
+    async def _answers(self, session: aiohttp.ClientSession, url: str) -> bool:
+        """Whether the server at `url` answers HTTP."""
+        try:
+            async with session.get(f"{url}{self.server.base_url}api", allow_redirects=False) as response:
+                return bool(response.status < 500)
+        except NETWORK:
+            return False
+
+    async def _refuse_if_gone(self) -> None:
+        """Raise Refusal when the pod of this start is not there any more. Who only watches may never see it go: a pod without a node is
+        deleted in one step, and a watch may begin after it."""
+        if self._own_pod() is not None or time.monotonic() < self._looked + LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        try:
+            pod = await self._read_pod()
+        except (ApiException, *NETWORK):
+            return
+        if pod is None or pod["metadata"]["uid"] != self._uid:
+            raise Refusal(trouble.DELETED, reason="pod")
 
     def _own_pod(self) -> dict[str, Any] | None:
         """The pod made by this start, as last seen; not a former one of the same name that is still in memory."""
@@ -233,7 +272,27 @@ class PortalSpawner(KubeSpawner):
         if pod is None or not self._is_ours(pod):
             return 1
         code = trouble.ended(pod)
-        return 1 if code is None and not trouble.address(pod) and not self._start_pending and not self._stop_pending else code
+        if code is None and not trouble.address(pod) and not self._start_pending and not self._stop_pending:
+            return 1
+        return await self._checked() if code is None and self._check_pending else code
+
+    async def _checked(self) -> int | None:
+        """As `poll`, asked of a Hub that starts, once the server answers. JupyterHub itself would wait for that without an eye on the pod:
+        one that goes meanwhile would hold its server, which can be neither stopped nor started while it is checked, for `http_timeout`."""
+        deadline = time.monotonic() + self.http_timeout
+        async with aiohttp.ClientSession(timeout=ANSWER) as session:
+            while time.monotonic() < deadline:
+                try:
+                    pod = await self._look()
+                except (ApiException, *NETWORK):
+                    pod = None  # nobody can tell; what was known of it, `get_url` tells
+                else:
+                    if pod is None or not self._is_ours(pod) or not trouble.address(pod):
+                        return 1
+                if await self._answers(session, _origin(trouble.address(pod)) if pod else str(self.server.host)):
+                    return None
+                await asyncio.sleep(10 * POLL_SECONDS)
+        return 1
 
     async def get_url(self) -> str:
         """Where the server is, asked of a Hub that starts: the pod knows better than the database when the last Hub died."""

@@ -14,6 +14,7 @@ HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull", "CreateContainerC
 # A registry that is slow or restarts gives these too, so they count only after GRACE_SECONDS.
 DOUBTFUL = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "RunContainerError", "PostStartHookError"})
 GRACE_SECONDS = 12.0
+DELETED = "The pod was deleted while it was starting."
 
 
 def address(pod: Pod | None) -> str:
@@ -41,7 +42,7 @@ def failure(pod: Pod) -> tuple[str, bool] | None:
     """
     status = pod["status"]
     if "deletionTimestamp" in pod["metadata"]:
-        return "The pod was deleted while it was starting.", True
+        return DELETED, True
     if status.get("phase") == "Failed" and status.get("reason"):
         return _words(status["reason"], status.get("message")), True
     for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +13,7 @@ import httpx
 import pytest
 
 from k8s import manifests, names
-from k8s.hub import order
+from k8s.hub import order, trouble
 from k8s.spec import EnvironmentSpec, Port, Resources, Role
 from tests.hub.conftest import Browser, Site
 from tests.stack import wait_until
@@ -246,20 +248,45 @@ def test_a_server_whose_process_ends_is_noticed_and_its_pod_kept_for_its_log(liv
     remove(live, server)
 
 
-def test_with_the_clusters_api_away_a_start_fails_and_no_server_is_given_up(live: Site, notebook: str) -> None:
-    """A poll that nobody answers must not read as the server's end, and the start can be repeated."""
+def test_with_the_clusters_api_away_a_start_waits_and_no_server_is_given_up(live: Site, notebook: str) -> None:
+    """A poll that nobody answers must not read as the server's end, nor a start that cannot be made now as one that failed."""
     server, options = ordered("later")
     live.stop("cluster")
     try:
         start(live, server, options)
-        wait_until(lambda: "The cluster's API does not answer" in live.log("hub").read_text(), "the start to fail with its cause")
+        wait_until(lambda: "The cluster's API does not answer" in live.log("hub").read_text(), "the start to meet it")
     finally:
         live.start("cluster")
     assert notebook in live.service("GET", "/users/alice").json()["servers"]
-
-    def again() -> bool:
-        return live.service("POST", f"/users/alice/servers/{server}", json=options).status_code in (201, 202)
-
-    wait_until(again, "the Hub to take the order again")
     wait_until(lambda: ready(live, server), "the server to start after all")
+    remove(live, server)
+
+
+def test_a_pod_that_nobody_saw_go_ends_its_start(live: Site) -> None:
+    """One without a node is deleted in one step: no watch tells that it is being deleted."""
+    server, options = ordered("homeless")
+    options["pod"]["spec"]["nodeSelector"] = {"somewhere": "else"}
+    start(live, server, options)
+    wait_until(lambda: live.kube("GET", f"{PODS}/{server}").status_code == 200, "its pod")
+    assert live.kube("DELETE", f"{PODS}/{server}?gracePeriodSeconds=0").status_code == 200
+    wait_until(lambda: not live.service("GET", "/users/alice").json()["servers"].get(server, {}).get("pending"), "the start to end")
+    (last,) = progress(live, server)
+    assert trouble.DELETED in last["message"]
+    remove(live, server)
+
+
+def test_a_server_whose_pod_goes_while_a_new_hub_looks_for_it_is_let_go(live: Site) -> None:
+    """Until then it can be neither stopped nor started."""
+    server, options = ordered("silent", command=("sleep", "86400"))
+    start(live, server, options)
+    wait_until(lambda: "running" in str(live.kube("GET", f"{PODS}/{server}").json()["status"].get("containerStatuses")), "its container")
+    os.killpg(live.processes.pop("hub").pid, signal.SIGKILL)
+    live.start("hub")
+
+    def pending() -> Any:
+        return live.service("GET", f"/users/alice/servers/{server}").json()["pending"]
+
+    assert pending() == "check"
+    live.kube("DELETE", f"{PODS}/{server}?gracePeriodSeconds=0")
+    wait_until(lambda: not pending(), "the Hub to let it go", 60)
     remove(live, server)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from k8s.hub import trouble
 from k8s.status import Phase, Seen, Server, observe
 
 from .factories import SCHEDULER, WORKER, cluster_spec, event, notebook_spec, pod, stateful_set, waiting
@@ -293,6 +294,11 @@ def test_a_spawn_that_failed_says_what_the_hub_said() -> None:
     seen = notebook(server=Server(failure="ImagePullBackOff: Back-off pulling image"))
     assert (seen.verdict.phase, seen.verdict.reason) == (Phase.FAILED, "SpawnFailed")
     assert "Back-off pulling image" in seen.verdict.message
+
+
+def test_a_notebook_whose_pod_was_deleted_while_it_started_is_lost_and_has_not_failed() -> None:
+    seen = notebook(server=Server(failure=trouble.DELETED))
+    assert (seen.verdict.phase, seen.verdict.reason) == (Phase.GONE, "ServerLost")
 
 
 def test_a_notebook_that_the_namespaces_quota_refuses_says_what_to_do() -> None:
