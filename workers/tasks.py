@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import structlog
@@ -12,6 +13,7 @@ from django.conf import settings
 
 from k8s import cluster as api
 from k8s import errors
+from k8s.cluster import Cluster
 from portal.celery import app
 from portal.domain import outbound, services
 from portal.domain.models import Team
@@ -33,12 +35,17 @@ for _name in ("celery.app.trace", "celery.worker.strategy"):
 
 @worker_process_init.connect(weak=False)
 def _warm_up(**_: Any) -> None:
-    """Connect before the first request is waiting for it. Failing is fine: the first task connects then."""
+    """Connect before the first request is waiting for it. Nobody waits for it, and failing is fine: the first task connects then. A process
+    of the pool takes no work, and hears of no stop, before this returns, and a cluster may be silent for long."""
+    hub.connect()
+    threading.Thread(target=_look, args=(api.connect(settings.KUBECONFIG_PATH),), name="warm-up", daemon=True).start()
+
+
+def _look(cluster: Cluster) -> None:
     try:
-        api.connect(settings.KUBECONFIG_PATH).get(api.NAMESPACES, "default")
+        cluster.get(api.NAMESPACES, "default")
     except errors.ClusterError as error:
         logger.info("not connected yet: error=%s", error)
-    hub.connect()
 
 
 @task_prerun.connect(weak=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -15,6 +17,7 @@ from portal.runtime import ROOT, secret, write_private
 from .answers import wait_for
 
 BIN = Path(sys.prefix) / "bin"
+WORKER_STOP_SECONDS = 8.0  # less than whoever stops it waits (see `make up`); a task that is cut short is taken up by the next sweep
 
 
 def redis() -> None:
@@ -73,18 +76,40 @@ def worker() -> None:
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # read when Celery is imported; without it a soft shutdown never happens
     _django("redis", "database", "cluster")
     from celery.platforms import EX_FAILURE
-    from celery.signals import worker_ready
+    from celery.signals import worker_ready, worker_shutting_down
 
     from portal.celery import app
 
     ready: list[bool] = []
+    stopping: list[threading.Timer] = []
+
+    def leave() -> NoReturn:
+        if found.exitcode == EX_FAILURE and ready:
+            # Its Redis client gives up on some broken connections with an error of its own. Whoever runs this process need not care.
+            logging.getLogger(__name__).warning("the worker begins anew: its queue's client gave up")
+            _execute([sys.executable, "-m", "portal.ops.run", "worker"])
+        os._exit(found.exitcode or 0)  # what is left of its pool dies with it
+
+    def hurry(**_: object) -> None:
+        if not stopping:
+            stopping.append(threading.Timer(WORKER_STOP_SECONDS, leave))
+            stopping[0].daemon = True
+            stopping[0].start()
+
+    class Worker(app.Worker):  # type: ignore[misc,name-defined]
+        """Its stop waits without a limit for its pool: for tasks that run, and for processes that come up and hear nothing yet."""
+
+        def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
+            hurry()
+            super().stop(in_sighandler=in_sighandler, exitcode=exitcode)
+
     worker_ready.connect(lambda **_: ready.append(True), weak=False)
+    worker_shutting_down.connect(hurry, weak=False)
     # As the `celery` command does it, less that command: it loads a terminal library, a seventh of the time that a worker takes to start.
-    found = app.Worker(loglevel=settings.LOG_LEVEL, without_mingle=True, without_gossip=True)
+    found = Worker(loglevel=settings.LOG_LEVEL, without_mingle=True, without_gossip=True)
     found.start()
     if found.exitcode == EX_FAILURE and ready:
-        # Its Redis client gives up on some broken connections with an error of its own. Whoever runs this process need not care.
-        _execute([sys.executable, "-m", "portal.ops.run", "worker"])
+        leave()
     sys.exit(found.exitcode)
 
 

@@ -31,6 +31,7 @@ from .relay import Relay
 CATALOGUE = Path(__file__).parent / "catalogue"
 # What may be killed. "-main": only the process itself, its children live on; "worker-child": one process of the pool.
 _SAYS_READY = {"worker": b" ready.", "watcher": b"watcher started"}
+_BEGINS_ANEW = b"begins anew"  # a worker may, in the same process
 VICTIMS = ("web", "worker", "worker-main", "worker-child", "watcher", "redis", "cluster", "hub", "hub-main")
 
 
@@ -121,7 +122,8 @@ class Installation(Parts):
             case _:
                 with (self.var / f"{name}.out").open("rb") as out:
                     out.seek(self._begins[name])
-                    return _SAYS_READY[name] in out.read()
+                    said = out.read()
+                    return said.rfind(_SAYS_READY[name]) > said.rfind(_BEGINS_ANEW)
         return False
 
     # --- killing ---------------------------------------------------------------------

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from k8s import cluster as api_
+from k8s import names
+from k8s.cluster import Cluster
 from portal.ops.client import Api
 from tests.stack import Parts, wait_until
 
@@ -122,3 +127,67 @@ def test_a_killed_worker_and_watcher_lose_nothing(api: Api, parts: Parts, reques
     parts.start_part("watcher")
     api.wait_state(identifier, "running", timeout=180)
     wait_until(lambda: sum(replica["ready"] for replica in api.environment(identifier)["replicas"]) == 2, "both replicas")
+
+
+def leader(cluster: Cluster) -> int:
+    """The process that holds the watcher's lease; 0 when nobody does."""
+    (lease,) = [item for item in cluster.find(api_.LEASES, "default") if item["metadata"]["name"].startswith("atelier-watcher-")] or [{}]
+    pid = str((lease.get("spec") or {}).get("holderIdentity") or "").split("_")[-2:-1]
+    return int(pid[0]) if pid else 0
+
+
+def test_of_two_watchers_the_other_leads_when_the_leader_is_killed(api: Api, parts: Parts, request_environment: Any) -> None:
+    cluster = Cluster(parts.var / "cluster" / "kubeconfig")
+    first = wait_until(lambda: leader(cluster), "a leader")
+    assert first == parts.parts["watcher"].pid
+    out = parts.var / "watcher.out"
+    before = out.stat().st_size
+    watchers = {"first": parts.parts.pop("watcher")}
+    parts.start_part("watcher")  # another beside it
+    second = parts.parts["watcher"]
+    try:
+        wait_until(lambda: b"watcher started" in out.read_bytes()[before:], "the second watcher")
+        running = request_environment("watched", "sleeper")
+        api.wait_state(running, "running", timeout=180)
+        assert leader(cluster) == first, "it goes on leading while it lives"
+    finally:
+        os.killpg(watchers["first"].pid, signal.SIGKILL)
+        watchers["first"].wait()
+    wait_until(lambda: leader(cluster) == second.pid, "the other to lead", 60)
+    # It acts: a pod's end is heard by nobody else.
+    (pod,) = cluster.find(api_.PODS, "atelier-vision", labels=f"{names.ENVIRONMENT}={running}")
+    cluster.delete(pod, grace_seconds=0)
+
+    def told() -> bool:
+        replicas = api.environment(running)["replicas"]
+        pods = cluster.find(api_.PODS, "atelier-vision", labels=f"{names.ENVIRONMENT}={running}")
+        return [replica["ready"] for replica in replicas] == [True] and bool(pods) and pods[0]["metadata"]["uid"] != pod["metadata"]["uid"]
+
+    wait_until(told, "the pod in its place", 180)
+    cluster.close()
+
+
+ALLOW = """
+from portal.domain import services
+from portal.domain.models import Team
+services.quota_set(actor=None, team=Team.objects.get(slug="vision"), user=None, resource="accelerator:ascend-910", limit=8)
+"""
+
+
+def test_on_a_full_node_one_of_high_priority_takes_the_place_of_a_preemptible_one(api: Api, parts: Parts, request_environment: Any) -> None:
+    """Four fill the one node that has such devices: warned, stopped and not deleted, and the other runs."""
+    parts.manage("shell", "--no-imports", "-c", ALLOW)
+    victim = request_environment("yields", "yielding", flavor="ascend910-1", params={"workers": 4})
+    api.wait_state(victim, "running", timeout=240)
+    with Api(parts.url, parts.token("lena")) as lead:
+        body = {"name": "urgent", "template": "sleeper", "flavor": "ascend910-1", "team": "vision", "priority": "high"}
+        urgent = lead.call("POST", "/environments", json=body)["id"]
+        try:
+            lead.wait_state(urgent, "running", timeout=240)
+            found = api.wait_state(victim, "stopped", timeout=120)
+            assert found["reason"] == "Preempted"
+            codes = [event["code"] for event in api.call("GET", f"/environments/{victim}/events?limit=200")["results"]]
+            assert codes.index("PreemptionSoon") < codes.index("Stopping")
+        finally:
+            lead.call("DELETE", f"/environments/{urgent}")
+            wait_until(lambda: lead.environment(urgent)["state"] == "deleted", "teardown", 120)

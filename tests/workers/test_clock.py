@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -229,6 +230,24 @@ def test_a_worker_whose_child_was_killed_goes_on_ticking_and_working(stack: Part
         run(stack, TICKED)
     make(stack, 3, states="'requested'")
     none_left(stack)
+
+
+def test_a_worker_that_is_told_to_stop_while_its_pool_comes_up_ends(stack: Parts) -> None:
+    """A new process of the pool connects to the cluster. A silent one, which is given up after half a minute, must not keep the worker."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        kubeconfig = stack.var / "silent"
+        kubeconfig.write_text(_NO_CLUSTER.replace("127.0.0.1:9", f"127.0.0.1:{silent.getsockname()[1]}"))
+        stack.settings = {**stack.settings, "KUBECONFIG": str(kubeconfig)}
+        out = stack.var / "worker.out"
+        before = out.stat().st_size if out.exists() else 0
+        stack.start_part("worker")
+        worker = stack.parts["worker"]
+        wait_until(lambda: b" ready." in out.read_bytes()[before:], "the worker", 240)
+        children = psutil.Process(worker.pid).children()
+        assert children, "it has a pool"
+        worker.terminate()
+        wait_until(lambda: worker.poll() is not None, "the worker to end", 25)
+        wait_until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), "its pool to end")
 
 
 CLAIM = """
