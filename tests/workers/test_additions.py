@@ -28,7 +28,7 @@ WISH: dict[str, Any] = {"flavor": "example-tiny", "params": {"word": "moin"}, "m
 
 
 def test_no_code_knows_them() -> None:
-    names = {file.stem for file in ADDITIONS.glob("*/*.yaml")} | {"example.com/npu", "example.com/fabric"}
+    names = {file.stem for file in ADDITIONS.glob("*/*.yaml")} | {"example.com/npu", "example.com/weave"}
     rooms = [str(ROOT / room) for room in ("portal", "workers", "k8s", "templates", "static/web")]
     for name in names:
         found = subprocess.run(["grep", "-rlF", "--include=*.py", "--include=*.html", "--include=*.yaml", name, *rooms], capture_output=True, text=True)
@@ -63,7 +63,7 @@ def test_their_documents_are_valid_and_hold_what_the_files_say(world: World) -> 
         assert all("IPC_LOCK" in each for each in beyond)
         container = pod["spec"]["containers"][0]
         assert container["image"] == "example/board-npu:1"
-        assert {"example.com/npu": "2", "example.com/fabric": "1"}.items() <= container["resources"]["limits"].items()
+        assert {"example.com/npu": "2", "example.com/weave": "1"}.items() <= container["resources"]["limits"].items()
         assert pod["spec"]["nodeSelector"] == {"example.com/model": "E1"}
         assert {"key": "example.com/npu", "operator": "Exists", "effect": "NoSchedule"} in pod["spec"]["tolerations"]
         assert {"example.com/share": "whole", "k8s.v1.cni.cncf.io/networks": "example-fabric"}.items() <= pod["metadata"]["annotations"].items()
