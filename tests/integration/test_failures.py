@@ -187,7 +187,7 @@ def test_on_a_full_node_one_of_high_priority_takes_the_place_of_a_preemptible_on
             found = api.wait_state(victim, "stopped", timeout=120)
             assert found["reason"] == "Preempted"
             codes = [event["code"] for event in api.call("GET", f"/environments/{victim}/events?limit=200")["results"]]
-            assert codes.index("PreemptionSoon") < codes.index("Stopping")
+            assert codes.index("PreemptionSoon") < codes.index("Preempted")
         finally:
             lead.call("DELETE", f"/environments/{urgent}")
             wait_until(lambda: lead.environment(urgent)["state"] == "deleted", "teardown", 120)
