@@ -276,6 +276,7 @@ TEMPLATE = _document(
         "secrets": SECRETS,
         "success": SUCCESS,
         "autoscale": AUTOSCALE,
+        "enabled": {"type": "boolean"},  # how it begins; afterwards the admin says
         "operators": OPERATORS,
         "needs_operator": {"type": "boolean"},
         # A template that serves models: the formats it can serve (absent: any), and the parameter that takes the model's path in the pod.

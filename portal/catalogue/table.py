@@ -69,7 +69,10 @@ def _template(entry: Mapping[str, Any]) -> str:
         parts.append("files from a ConfigMap")
     if entry.get("secrets"):
         parts.append("generated Secret")
-    parts += [f"or {operator['kind']} ({operator['api']}) where it is installed" for operator in entry.get("operators", ())]
+    either = "only as" if entry.get("needs_operator") else "or"
+    parts += [f"{either} {operator['kind']} ({operator['api']}) where it is installed" for operator in entry.get("operators", ())]
+    if not entry.get("enabled", True):
+        parts.append("disabled until an admin says so")
     return "; ".join(parts)
 
 

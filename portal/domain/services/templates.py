@@ -66,7 +66,7 @@ def template_store(*, spec: Mapping[str, Any], source: str = "", enabled: bool |
             )
         document = normalised(spec)
         if template is None:
-            template = Template.objects.create(slug=spec["slug"], kind=spec["kind"], version=spec["version"], spec=document)
+            template = Template.objects.create(slug=spec["slug"], kind=spec["kind"], version=spec["version"], spec=document, enabled=spec.get("enabled", True))
         values = {"spec": document} | ({"source": source} if source else {})
         row, new = TemplateVersion.objects.update_or_create(template=template, version=spec["version"], defaults=values)
         if new:

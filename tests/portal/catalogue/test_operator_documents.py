@@ -45,7 +45,7 @@ def test_every_operators_object_fits_its_schema() -> None:
                     pytest.fail(f"{template.slug} with {flavor.slug}, {document['kind']} {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}")
                 assert document["metadata"]["labels"]["atelier.dev/environment"] == spec.id
                 seen.add(document["kind"])
-    assert seen == {"RayCluster", "DaskCluster", "MPIJob", "FlinkDeployment", "TrainJob", "JobSet"}
+    assert seen == {"RayCluster", "DaskCluster", "MPIJob", "FlinkDeployment", "TrainJob", "JobSet", "SparkApplication"}
 
 
 def test_each_operators_pods_bear_the_labels_by_which_they_are_known() -> None:
@@ -62,4 +62,4 @@ def test_each_operators_pods_bear_the_labels_by_which_they_are_known() -> None:
 
 def test_the_operators_of_the_catalogue_are_sound() -> None:
     with_operators = [document.data["slug"] for document in read_all([BUILTIN]) if document.kind == "template" and document.data.get("operators")]
-    assert sorted(with_operators) == ["dask", "flink", "mpi", "pytorch", "ray"]
+    assert sorted(with_operators) == ["dask", "flink", "mpi", "pytorch", "ray", "spark-application"]
