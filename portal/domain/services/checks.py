@@ -15,18 +15,13 @@ from ..durations import format_duration, parse_duration
 from ..errors import ValidationError
 from ..models import Flavor, Team, Template, User
 from ..params import check_values
-from ..shape import FlavorShape, parameters
+from ..shape import parameters
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", re.ASCII)
 NAME_RULE = "use 1 to 40 lower-case letters, digits and hyphens, starting with a letter and not ending with a hyphen, such as my-notebook"
 MIN_EXPIRY = timedelta(minutes=5)
 DEFAULT_EXPIRY = timedelta(hours=8)
 DEFAULT_MAX_EXPIRY = timedelta(hours=72)
-
-
-def flavor_shape(flavor: Flavor) -> FlavorShape:
-    """The figures of a flavor."""
-    return flavor.shape()
 
 
 def check_name(name: object) -> str:

@@ -19,7 +19,7 @@ from ..selectors.picture import is_gang
 from ..shape import RoleShape, role_shapes, scalable_param
 from . import asking, exceptions, ledger, mounts, schedules, usage
 from .amounts import running_amounts
-from .checks import check_expiry, check_flavor, check_name, check_params, flavor_shape
+from .checks import check_expiry, check_flavor, check_name, check_params
 from .events import append, lock, move, write
 from .redirects import Following, following
 
@@ -59,7 +59,7 @@ def _granted(environment: Environment) -> timedelta | None:
 def shapes_of(environment: Environment, workers: int | None = None) -> tuple[RoleShape, ...]:
     """Its roles as they are asked for now, or with another number of workers."""
     count = environment.workers if workers is None else workers
-    return role_shapes(environment.template_spec, environment.params, flavor_shape(environment.flavor), count)
+    return role_shapes(environment.template_spec, environment.params, environment.flavor.shape(), count)
 
 
 def check_can_run(environment: Environment) -> None:

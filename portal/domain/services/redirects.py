@@ -12,7 +12,7 @@ from ..durations import format_duration
 from ..errors import ValidationError
 from ..models import Environment, Event, TemplateVersion
 from ..shape import parameters, role_shapes, scalable_param
-from .checks import check_expiry, check_flavor, check_params, flavor_shape
+from .checks import check_expiry, check_flavor, check_params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def _carried(environment: Environment, spec: Mapping[str, Any]) -> tuple[dict[st
         raise ValidationError.field("home", f"{has} has a home volume, {lacks} has none.")
     check_flavor(spec, environment.flavor)
     params, gone = _params(environment, spec)
-    shapes = role_shapes(spec, params, flavor_shape(environment.flavor))
+    shapes = role_shapes(spec, params, environment.flavor.shape())
     if why := selectors.why_never_fits(shapes):
         raise ValidationError.field("flavor", f"{why}.")
     changes: dict[str, Any] = {"params": params, "workers": next((shape.replicas for shape in shapes if shape.scalable), 0)}

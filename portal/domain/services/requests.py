@@ -21,7 +21,7 @@ from ..quantities import STORAGE
 from ..shape import RoleShape, parameters, parse_bytes, role_shapes, scalable_param
 from . import admission, asking, exceptions, ledger, schedules
 from .amounts import running_amounts
-from .checks import DEFAULT_EXPIRY, check_expiry, check_flavor, check_name, check_params, flavor_for, flavor_shape, team_for, template_for
+from .checks import DEFAULT_EXPIRY, check_expiry, check_flavor, check_name, check_params, flavor_for, team_for, template_for
 from .events import append
 from .mounts import Entry, ensure_claims, new_claim_bytes, resolve
 
@@ -106,7 +106,7 @@ def prepare(
     if good_team and shape:
         attempt(exceptions.check_exceptions, good_team, shape)
     if chosen and shape and "flavor" not in errors and good_params is not None:
-        shapes = role_shapes(chosen.spec, good_params, flavor_shape(shape))
+        shapes = role_shapes(chosen.spec, good_params, shape.shape())
         why = selectors.why_never_fits(shapes)
         if why:
             errors.setdefault("flavor", []).append(f"{shape.slug} cannot start here: {why}.")
