@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -89,10 +90,8 @@ class Ring:
             del self._items[:gone]
             self.base += gone
 
-    def prepend(self, lines: list[Line]) -> None:
-        """Puts lines before all others; for use before anyone reads."""
-        self._items[:0] = lines
-        self._bytes += sum(len(line.text) + 200 for line in lines)
+    def kept(self) -> Sequence[Line]:
+        return self._items
 
     def slice(self, start: int, count: int) -> list[Line]:
         return self._items[start - self.base : start - self.base + count]
@@ -214,24 +213,22 @@ class Follow:
                 self._take(batch, numberer)
             return
         # A tail may begin amid lines of one time, whose numbers then cannot be known. One line more than wanted is asked for; if it
-        # comes, the log is longer than the tail, and the lines of the first time are left out.
-        first: list[RawLine] = []
-        count, numberer = 0, Numberer()
+        # comes, the log is longer than the tail, and the lines of the first time are left out. Until that is known all are kept apart:
+        # who waited for the pod reads the follow's own ring already, and would miss lines put before those he has read.
+        head, rest = Ring(), Ring()
+        count, first, numberer = 0, None, Numberer()
         async for batch in self.client.lines(*self.key, previous=previous, tail=HISTORY_LINES + 1, unfinished=not running):
+            first = batch[0].time if not count else first
             count += len(batch)
-            if self._last is START:
-                time = first[0].time if first else batch[0].time
-                end = next((i for i, line in enumerate(batch) if line.time != time), len(batch))
-                first, batch = first + batch[:end], batch[end:]
-            self._take(batch, numberer)
-        if count > HISTORY_LINES:
-            self.older = True
-        elif not self.ring.base:
-            # nobody reads the ring yet, since it is not ready
-            numbers = Numberer()
-            head = [Line.of(raw, numbers.next(raw.time), self.key.replica, self.key.container) for raw in first]
-            self.ring.prepend(head)
-            self._last = max(self._last, numbers.last)
+            for raw in batch:
+                ring = head if raw.time == first and not rest.end else rest
+                ring.append(Line.of(raw, numberer.next(raw.time), self.key.replica, self.key.container))
+        whole = count <= HISTORY_LINES and not head.base and not rest.base
+        self.older = self.older or not whole
+        for line in (*(head.kept() if whole else ()), *rest.kept()):
+            self._last = line.position
+            self._append(line)
+        self._wake()
 
     async def _follow(self, container: Container) -> None:
         since = None if self._last is START else self._last.time

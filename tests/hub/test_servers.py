@@ -279,7 +279,7 @@ def test_a_server_whose_pod_goes_while_a_new_hub_looks_for_it_is_let_go(live: Si
     """Until then it can be neither stopped nor started."""
     server, options = ordered("silent", command=("sleep", "86400"))
     start(live, server, options)
-    wait_until(lambda: "running" in str(live.kube("GET", f"{PODS}/{server}").json()["status"].get("containerStatuses")), "its container")
+    wait_until(lambda: "'running': {" in str(live.kube("GET", f"{PODS}/{server}").json()), "the pod and its container")
     os.killpg(live.processes.pop("hub").pid, signal.SIGKILL)
     live.start("hub")
 

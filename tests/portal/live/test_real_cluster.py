@@ -50,6 +50,7 @@ class Wire:
     def __init__(self, port: int) -> None:
         self._target = port
         self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
 
     async def start(self) -> None:
@@ -59,6 +60,7 @@ class Wire:
     async def stop(self) -> None:
         self._server.close()
         self.cut()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> int:
         """Resets every connection; how many there were."""
@@ -68,6 +70,10 @@ class Wire:
         return count
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
         self._open |= {writer, there}
 

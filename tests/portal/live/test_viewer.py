@@ -144,6 +144,16 @@ async def test_a_viewer_of_a_starting_pod_is_told_so_and_gets_the_first_line(ser
     assert any(isinstance(i, Notice) and i.state == "live" and i.replica == "w-0" for i in reader.items)
 
 
+async def test_who_waited_for_a_pod_gets_the_first_line_of_a_history_that_arrives_in_pieces(server: LogServer, view: Open) -> None:
+    server.create("w-0")
+    reader = view(looked("w-0", state="provisioning"))
+    await reader.until(lambda: any(isinstance(i, Notice) and i.state == "waiting" and i.replica == "w-0" for i in reader.items))
+    server.begin("w-0", T0)
+    await server.write("w-0", *[at(1 + n, b"%d " % n + b"x" * 2000) for n in range(1500)])
+    await reader.until(lambda: len(reader.texts) >= 1499 and any(isinstance(i, Notice) and i.state == "live" for i in reader.items))
+    assert [text.split()[0] for text in reader.texts] == [str(n) for n in range(1500)]
+
+
 async def test_a_connection_dropped_amid_a_line_loses_and_repeats_nothing(server: LogServer, view: Open) -> None:
     server.create("w-0")
     server.begin("w-0", T0)
