@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,15 @@ STOP_GRACE = 3.0  # seconds between TERM and KILL when the cluster itself ends
 _WATCHED = ("Node", "Pod", "ConfigMap", "Secret", "PersistentVolumeClaim")
 
 
+def _outermost(paths: Iterable[str]) -> list[str]:
+    """Without those that lie below another one: what a masked directory holds cannot be reached any more, not even to mask it."""
+    kept: list[str] = []
+    for path in sorted(paths):
+        if not any(f"{path}/".startswith(f"{one}/") for one in kept):
+            kept.append(path)
+    return kept
+
+
 class Kubelet:
     def __init__(self, client: Client, options: Options, network: Network, isolation: Isolation) -> None:
         self.client = client
@@ -54,7 +63,7 @@ class Kubelet:
         self.meter = Meter(self, options.metrics_window)
         self.gpu_meter = GpuMeter(self.devices)
         hidden = [str(options.state_dir), *filter(None, os.environ.get("ATELIER_CLUSTER_HIDE", "").split(":"))]
-        self.masks = [path for path in hidden if not sys.prefix.startswith(path) and not sys.base_prefix.startswith(path)]
+        self.masks = _outermost(path for path in hidden if not sys.prefix.startswith(path) and not sys.base_prefix.startswith(path))
         self._background: set[asyncio.Task[Any]] = set()
         self._cut_off: dict[str, asyncio.Task[Any]] = {}  # nodes that are lost, and the end of what was being started there
 

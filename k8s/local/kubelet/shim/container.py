@@ -169,7 +169,8 @@ def init(spec: dict[str, Any], stdio: tuple[int, int, int], procs: list[int], re
         code = 0
     except OSError as error:
         with contextlib.suppress(OSError):
-            os.write(report, json.dumps({"error": f"failed to create the container's file system: {error.strerror or error}", "code": 128}).encode())
+            why = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+            os.write(report, json.dumps({"error": f"failed to create the container's file system: {why}", "code": 128}).encode())
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.write(report, json.dumps({"error": f"{type(error).__name__}: {error}", "code": 128}).encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -156,6 +157,18 @@ async def test_a_pod_has_tmp_hosts_and_a_name_of_its_own(world: World) -> None:
     lines = (await world.run("named", script)).splitlines()
     assert lines[:4] == ["mine", "named", "named", world.pod("named")["status"]["podIP"]]
     assert int(lines[4]) < 10
+
+
+async def test_the_clusters_state_is_hidden_with_the_folder_around_it_wherever_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere than in /tmp, which pods have of their own anyway."""
+    with TemporaryDirectory(prefix=".atelier-test-", dir=Path.home()) as folder:
+        monkeypatch.setenv("ATELIER_CLUSTER_HIDE", folder)
+        world = World(Path(folder) / "cluster")
+        await world.begin()
+        try:
+            assert await world.run("curious", f"ls -A {folder}; echo seen") == "seen\n"
+        finally:
+            await world.end()
 
 
 async def test_the_machine_is_read_only_to_pods_and_the_clusters_state_is_hidden(world: World) -> None:
