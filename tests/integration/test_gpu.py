@@ -5,6 +5,7 @@ The programs use the driver alone (libcuda through ctypes, a kernel in PTX that 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
 import pytest
@@ -166,11 +167,11 @@ def test_a_notebook_without_a_gpu_sees_none(api: Api, browser: Browser) -> None:
 def test_a_busy_gpu_is_measured_and_counts_as_use(stack: Stack, api: Api, browser: Browser) -> None:
     busy = ask(api, "busy", "jupyter-pytorch", "one-gpu")
     lab = browser.open_notebook(api.wait_state(busy, "running", timeout=300)["url"])
-    assert "right 1048576" in lab.run("SECONDS = 15\n" + BUSY)
+    assert "right 1048576" in lab.run("SECONDS = 30\n" + BUSY)
 
     def percent() -> float:
-        code = f"from portal.domain.models import Environment; print((Environment.objects.get(pk='{busy}').activity or {{}}).get('accelerator_percent') or 0)"
-        return float(stack.manage("shell", "--no-imports", "-c", code))
+        code = f"from portal.domain.models import Environment; print((Environment.objects.get(pk='{busy}').activity.get('signs') or {{}}))"
+        return float(ast.literal_eval(stack.manage("shell", "--no-imports", "-c", code)).get("accelerator_percent") or 0)
 
     assert wait_until(lambda: percent() > 5, "the GPU's use to be seen")
     remove(api, busy)
