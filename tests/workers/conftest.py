@@ -41,6 +41,14 @@ def _messages_stay_here(settings: Any) -> None:
     app.conf.broker_url = "memory://"
 
 
+def only_runs(role: dict[str, Any], command: list[str], *, cpu: str = "50m") -> None:
+    """What runs in it is not the point of a test: this command alone, without the engine's probe and without its farewell, which would
+    look for an engine until its time is over."""
+    role.update(command=command, args=[], resources={"cpu": cpu, "memory": "128Mi"})
+    for field in ("readiness", "stop_command", "stop_timeout"):
+        role.pop(field, None)
+
+
 def make_world() -> World:
     load()
     alice, charlie = User.objects.create_user("alice"), User.objects.create_user("charlie")

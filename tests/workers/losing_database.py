@@ -27,7 +27,7 @@ from portal.domain.models import Environment  # noqa: E402
 from workers.converge import converge  # noqa: E402
 from workers.hub import Hub  # noqa: E402
 
-from .conftest import make_world  # noqa: E402
+from .conftest import make_world, only_runs  # noqa: E402
 
 app.conf.broker_url = "memory://"
 settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -37,8 +37,7 @@ def main() -> None:
     call_command("migrate", verbosity=0)
     made = make_world().request(params={"workers": 1})
     for role in made.template_spec["roles"]:
-        role.update(command=["python", "-c", "import time; time.sleep(3600)"], args=[], resources={"cpu": "50m", "memory": "128Mi"})
-        role.pop("readiness", None)
+        only_runs(role, ["python", "-c", "import time; time.sleep(3600)"])
     Environment.objects.filter(pk=made.pk).update(template_spec=made.template_spec)
     cluster, hub = Cluster(Path(sys.argv[1])), Hub("http://127.0.0.1:9/hub/api", "none")
     last = ""

@@ -37,7 +37,7 @@ from workers.converge import converge  # noqa: E402
 from workers.hub import Hub  # noqa: E402
 from workers.lease import Lease, LeaseLost, new_holder  # noqa: E402
 
-from .conftest import make_world  # noqa: E402
+from .conftest import make_world, only_runs  # noqa: E402
 
 PROCESSES, TURNS = 4, 12
 SLEEP = ["python", "-c", "import time; time.sleep(3600)"]
@@ -174,8 +174,7 @@ def storm(kubeconfig: Path) -> dict[str, Any]:
     for number in range(3):
         made = world.request(f"grid-{number}", params={"workers": 1})
         for role in made.template_spec["roles"]:
-            role.update(command=SLEEP, args=[], resources={"cpu": "50m", "memory": "128Mi"})
-            role.pop("readiness", None)
+            only_runs(role, SLEEP)
         Environment.objects.filter(pk=made.pk).update(template_spec=made.template_spec)
         keys.append(str(made.pk))
     words = until(cluster, hub, keys, "running")

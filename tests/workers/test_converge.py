@@ -21,7 +21,7 @@ from workers import teams
 from workers.converge import converge
 from workers.hub import Hub
 
-from .conftest import World, make_world, row
+from .conftest import World, make_world, only_runs, row
 
 pytestmark = [pytest.mark.integration, pytest.mark.django_db(transaction=True)]
 
@@ -81,10 +81,7 @@ def small(environment: Environment, *, command: list[str] | None = None, image: 
     """The environment with its processes replaced: what runs in them is not the point of these tests."""
     template = environment.template_spec
     for role in template["roles"]:
-        role["command"] = command or ["python", "-c", "import time; print('hello from', flush=True); time.sleep(3600)"]
-        role["args"] = []
-        role["resources"] = {"cpu": "50m", "memory": "128Mi"}
-        role.pop("readiness", None)
+        only_runs(role, command or ["python", "-c", "import time; print('hello from', flush=True); time.sleep(3600)"])
         if image:
             role["image"] = image
     Environment.objects.filter(pk=environment.pk).update(template_spec=template)

@@ -22,7 +22,7 @@ from workers import idleness, teams
 from workers.converge import converge
 from workers.hub import Hub
 
-from .conftest import World, make_world, row
+from .conftest import World, make_world, only_runs, row
 
 pytestmark = [pytest.mark.integration, pytest.mark.django_db(transaction=True)]
 CLUSTER_OPTIONS = ("--metrics-window", "1")
@@ -98,8 +98,7 @@ def running(world: World, cluster: Cluster, hub: Hub, name: str, command: list[s
     environment = world.request(name, params={"workers": 1})
     template = environment.template_spec
     for role in template["roles"]:
-        role.update(command=command, args=[], resources={"cpu": "200m", "memory": "128Mi"})
-        role.pop("readiness", None)
+        only_runs(role, command, cpu="200m")
     template["idle"] = RULE
     Environment.objects.filter(pk=environment.pk).update(template_spec=template, reserved=environment.reserved | {"cpu": 400})
 
