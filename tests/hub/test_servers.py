@@ -59,14 +59,19 @@ def start(site: Site, server: str, options: dict[str, Any], owner: str = "alice"
     assert answer.status_code in (201, 202), answer.text
 
 
-def progress(site: Site, server: str, owner: str = "alice") -> Iterator[dict[str, Any]]:
+def progress(site: Site, server: str, owner: str = "alice") -> list[dict[str, Any]]:
     """What the progress stream says, to its end."""
     url = f"{site.hub_api}/users/{owner}/servers/{server}/progress"
-    with httpx.stream("GET", url, headers={"Authorization": f"token {site.service_token}"}, timeout=120, trust_env=False) as stream:
-        assert stream.status_code == 200, stream.read()
-        for line in stream.iter_lines():
-            if line.startswith("data: "):
-                yield json.loads(line.removeprefix("data: "))
+
+    def said() -> list[dict[str, Any]]:
+        """Nothing yet while the Hub clears away what failed: then it neither calls it starting nor tells of the failure."""
+        with httpx.stream("GET", url, headers={"Authorization": f"token {site.service_token}"}, timeout=120, trust_env=False) as stream:
+            if stream.status_code == 400:
+                return []
+            assert stream.status_code == 200, stream.read()
+            return [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: ")]
+
+    return list(wait_until(said, "the Hub to tell how the start went"))
 
 
 def start_and_wait(site: Site, server: str, options: dict[str, Any], owner: str = "alice") -> None:
