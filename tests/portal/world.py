@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from portal.catalogue.loader import load
 from portal.domain import services
 from portal.domain.models import Environment, Membership, Quota, Team, User
+from tests.catalogue import put_catalogue
 
 
 @dataclass
@@ -48,7 +48,7 @@ class World:
 
 
 def make_world() -> World:
-    load()
+    put_catalogue()
     people = {name: User.objects.create(username=name) for name in ("alice", "lena", "bob", "charlie")}
     admin = User.objects.create(username="admin", is_staff=True, is_superuser=True)
     teams = {slug: services.team_create(actor=None, slug=slug, name=slug.title()) for slug in ("vision", "speech")}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from portal.catalogue.loader import load
 from portal.celery import app
 from portal.domain import services
 from portal.domain.models import Environment, Membership, Team, User
+from tests.catalogue import put_catalogue
 from tests.embedded import embedded
 
 __all__ = ["embedded"]
@@ -50,7 +50,7 @@ def only_runs(role: dict[str, Any], command: list[str], *, cpu: str = "50m") -> 
 
 
 def make_world() -> World:
-    load()
+    put_catalogue()
     alice, charlie = User.objects.create_user("alice"), User.objects.create_user("charlie")
     vision = services.team_create(actor=None, slug="vision", name="Vision")
     speech = services.team_create(actor=None, slug="speech", name="Speech")
