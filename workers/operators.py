@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
 
 from k8s import cluster as api
-from k8s import errors, names
+from k8s import names
 from k8s.cluster import Cluster, Kind
 from k8s.operators import roles_in
 from k8s.spec import EnvironmentSpec, Operator, StatusRule
@@ -18,35 +17,12 @@ from portal.domain.models import Environment
 from portal.domain.shape import RoleShape
 from portal.domain.variables import Value
 
+from . import served
 from .roles import TemplateError, amounts_of, resolved
-
-_LOOK_AGAIN_SECONDS = 300.0  # an operator is installed once; nobody waits for its first use
-
-# What this process found: (kubeconfig, group and version) -> (plurals that are served, when). Saves a request per environment, nothing else.
-_found: dict[tuple[str, str], tuple[frozenset[str], float]] = {}
 
 
 class OperatorMissing(TemplateError):
     """The template runs only with an operator that the cluster does not have."""
-
-
-def forget() -> None:
-    """Look again at what the cluster serves."""
-    _found.clear()
-
-
-def _served(cluster: Cluster, api: str) -> frozenset[str]:
-    key = (str(cluster.kubeconfig), api)
-    served, when = _found.get(key, (frozenset(), float("-inf")))
-    if time.monotonic() - when > _LOOK_AGAIN_SECONDS:
-        try:
-            served = frozenset(item["name"] for item in (cluster.read(f"/apis/{api}") or {}).get("resources", ()))
-        except errors.ClusterError:
-            if key in _found:
-                return served  # what was so a while ago is a better answer than none
-            raise
-        _found[key] = served, time.monotonic()
-    return served
 
 
 def key_of(document: Mapping[str, Any]) -> str:
@@ -59,7 +35,7 @@ def choose(cluster: Cluster, template: Mapping[str, Any]) -> str:
     if settings.OPERATORS == "none":
         return ""
     wanted = template.get("operators") or ()
-    return next((key_of(document) for document in wanted if document["plural"] in _served(cluster, document["api"])), "")
+    return next((key_of(document) for document in wanted if document["plural"] in served.plurals(cluster, document["api"])), "")
 
 
 def chosen(template: Mapping[str, Any], key: str, values: Mapping[str, Value]) -> Operator | None:
@@ -95,7 +71,7 @@ def settle(cluster: Cluster, environment: Environment) -> None:
         key = services.operator_chosen(environment.pk, choose(cluster, template))
         environment.placement = {**environment.placement, "operator": key}
     if template.get("needs_operator") and not environment.placement["operator"]:
-        forget()  # it may have been installed a moment ago, and somebody is going to retry
+        served.forget()  # it may have been installed a moment ago, and somebody is going to retry
         there = " or ".join(f"{document['kind']} of {document['api']}" for document in template["operators"])
         remedy = "Ask an admin to install it, or choose another template."
         raise OperatorMissing(f"This template needs an operator that the cluster does not have: {there}. {remedy}")

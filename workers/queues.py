@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,14 +15,13 @@ from k8s.spec import EnvironmentSpec, QueueOrder
 from portal.domain import selectors
 from portal.domain.models import Environment, Priority
 
+from . import served
+
 logger = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
-_LOOK_AGAIN_SECONDS = 300.0  # an operator is installed once; nobody waits for its first use
-
-# What this process found: kubeconfig -> (system, when). Saves a request per environment, nothing else.
-_found: dict[str, tuple[str, float]] = {}
+# Priority classes that this process made.
 _classes: set[tuple[str, str, int]] = set()
 
 
@@ -31,18 +29,8 @@ def system_of(cluster: Cluster) -> str:
     """`kueue`, `volcano` or empty (the portal's own queue): the setting, or with `auto` what the cluster serves. Raises `k8s.errors`."""
     if settings.QUEUE_SYSTEM != "auto":
         return "" if settings.QUEUE_SYSTEM == "builtin" else str(settings.QUEUE_SYSTEM)
-    key = str(cluster.kubeconfig)
-    system, when = _found.get(key, ("", float("-inf")))
-    if time.monotonic() - when > _LOOK_AGAIN_SECONDS:
-        try:
-            served = {group["name"] for group in (cluster.read("/apis") or {}).get("groups", ())}
-        except errors.ClusterError:
-            if key in _found:
-                return system  # what was so a while ago is a better answer than none
-            raise
-        system = next((name for name in queues.SYSTEMS if queues.GROUPS[name] in served), "")
-        _found[key] = system, time.monotonic()
-    return system
+    there = served.groups(cluster)
+    return next((name for name in queues.SYSTEMS if queues.GROUPS[name] in there), "")
 
 
 def order_of(environment: Environment) -> QueueOrder | None:

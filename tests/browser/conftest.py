@@ -137,6 +137,9 @@ class Watch:
         page.on("pageerror", lambda error: self.complaints.append(f"page error: {error}"))
 
     def _console(self, message: ConsoleMessage) -> None:
+        if "htmx:sendAbort" in message.text and self.complaints and "htmx:afterRequest" in self.complaints[-1]:
+            self.complaints.pop()  # the page was left while it asked for something, which htmx tells in these two lines
+            return
         # breaches of the CSP are reported here too, as errors
         if message.type == "error" or "Content Security Policy" in message.text:
             self.complaints.append(f"console: {message.text} ({message.location.get('url', '')})")

@@ -159,9 +159,10 @@ def test_only_allowed_flavors_are_shown_and_by_family(world: World, template: Te
     client = client_of(world.alice)
     page = client.get("/launch/everything/")
     assert [(title, [item.flavor.slug for item in items]) for title, items in page.context["groups"]] == [
-        ("Without accelerators", ["small", "medium", "giant"]),
+        ("Without accelerators", ["small", "medium"]),
         ("GPU", ["a100-1"]),
     ]
+    assert [item.flavor.slug for item in page.context["absent"]] == ["giant"]
     services.template_store(spec=template.spec | {"version": 2, "flavors": {"families": ["gpu"]}})
     page = client.get("/launch/everything/")
     assert 'value="a100-1" checked' in page.content.decode()

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from portal.domain import services
 from portal.domain.lifecycle import State
-from portal.domain.models import ApiToken, Environment, Template, User
+from portal.domain.models import ApiToken, Environment, Node, Template, User
 
 from .world import World, fail, launch, provision, run_cluster, run_notebook
 
@@ -107,7 +107,18 @@ def test_the_flavors_show_what_is_free_now_and_what_is_simulated(world: World, c
     text = client_of(world.alice).get("/launch/notebook/").content.decode()
     assert "6 of 8 free now" in text
     assert text.count("simulated") >= 1
-    assert "No node can hold it:" in text
+    offered, _, absent = text.partition('id="flavors-absent"')
+    assert "that no node of this cluster can hold" in absent
+    assert 'name="flavor"' in offered
+    assert 'name="flavor"' not in absent
+
+
+def test_a_template_whose_flavors_fit_no_node_says_so(world: World, client_of: Callable[[User], Client]) -> None:
+    Node.objects.update(allocatable={"cpu": 100, "memory": 2**20, "pods": 1})
+    text = client_of(world.alice).get("/launch/notebook/").content.decode()
+    assert "No node of this cluster can hold a flavor of this template." in text
+    assert '<details class="mt-3" id="flavors-absent" open>' in text
+    assert 'name="flavor"' not in text
 
 
 def test_parameters_are_rendered_from_the_templates_schema(world: World, client_of: Callable[[User], Client]) -> None:

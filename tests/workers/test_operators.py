@@ -15,7 +15,7 @@ from k8s.cluster import Cluster, Kind
 from portal.domain import services
 from portal.domain.models import Environment, Template
 from tests.embedded import EmbeddedCluster
-from workers import operators, teams
+from workers import served, teams
 
 from .conftest import World, make_world, row
 from .test_converge import Site
@@ -87,7 +87,7 @@ def with_things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCl
 def site(with_things: EmbeddedCluster, transactional_db: None, settings: Any, tmp_path: Any) -> Iterator[Site]:
     settings.STORAGES = {**settings.STORAGES, "archive": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(tmp_path)}}}
     teams.forget()
-    operators.forget()
+    served.forget()
     cluster = Cluster(with_things.kubeconfig)
     site = Site(make_world(), cluster)
     yield site

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import time
 from pathlib import Path
@@ -13,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 from k8s.local import volumes
 from k8s.local.documents import Doc, at, meta
 from k8s.local.kubelet import probes, process
-from k8s.local.kubelet.env import ConfigError, container_env, expand
+from k8s.local.kubelet.env import ConfigError
+from k8s.local.kubelet.launch import launch_document
 from k8s.local.kubelet.process import Exit, Process, StartError
 from k8s.local.kubelet.status import Container, policy_of, rfc3339
-from k8s.local.quantity import parse
 from k8s.local.runtimes import LocalRuntime, image_id
 
 if TYPE_CHECKING:
     from k8s.local.kubelet.pod import PodWorker
 
 BACKOFF_FIRST, BACKOFF_MOST, BACKOFF_RESET = 10.0, 300.0, 600.0
-PYCACHE = "/var/cache/atelier/pycache"  # in containers; shared by those with a Python of this machine
-LOG_LIMIT = 10 * 1024 * 1024
 _RETRY = 5.0  # seconds until a missing ConfigMap or Secret is looked for again when nothing was heard of it
 
 
@@ -143,7 +140,7 @@ class Runner:
         while True:
             self.worker.changed.clear()
             try:
-                spec = self._spec(runtime)
+                spec = launch_document(self.worker, self.container, self.base, runtime)
                 break
             except (ConfigError, volumes.VolumeError) as error:
                 self._wait_for("CreateContainerConfigError", str(error))
@@ -193,81 +190,6 @@ class Runner:
                 self.worker.event("Warning", "Failed", "Error: ImagePullBackOff")
             await asyncio.sleep(delay)
             delay = min(delay * 2, BACKOFF_MOST)
-
-    def _spec(self, runtime: LocalRuntime) -> dict[str, Any]:
-        """The document that the shim works from."""
-        worker, spec = self.worker, self.container.spec
-        kubelet, pod = worker.kubelet, worker.pod
-        env = container_env(pod, spec, worker.around(), {**runtime.base_env(), **worker.base_env()})
-        argv = [expand(item, env) for item in spec.get("command") or runtime.command] + [expand(item, env) for item in spec.get("args") or []]
-        if not argv:
-            raise ConfigError("no command specified")
-        directory = self.base / str(self.container.restarts)
-        shutil.rmtree(directory, ignore_errors=True)
-        (directory / "root").mkdir(parents=True)
-        for old in self.base.glob("[0-9]*"):
-            if int(old.name) < self.container.restarts - 1:
-                shutil.rmtree(old, ignore_errors=True)
-        mounts = volumes.mounts(spec, worker.volumes, env) + self._own_mounts()
-        env.setdefault("HOME", "/")
-        if runtime.prefixes:
-            # Environments are read-only to pods: without a place of its own compiled code would be compiled at every start.
-            cache = kubelet.options.state_dir / "pycache"
-            mounts.append({"type": "bind", "target": PYCACHE, "source": private_directory(cache)})
-            env.setdefault("PYTHONPYCACHEPREFIX", PYCACHE)
-        cwd = spec.get("workingDir") or (runtime.home if runtime.home else "/")
-        mounts += worker.private_mounts(mounts, [runtime.home] if runtime.home else [], runtime.prefixes)
-        document: dict[str, Any] = {
-            "mode": kubelet.isolation.mode,
-            "pidns": kubelet.isolation.pidns,
-            "directory": str(directory),
-            "root": str(directory / "root"),
-            "hostname": worker.hostname,
-            "argv": argv,
-            "env": env,
-            "cwd": cwd,
-            "mounts": mounts,
-            "directories": [cwd],
-            "masks": kubelet.masks,
-            "log": str(directory / "log"),
-            "log_limit": LOG_LIMIT,
-            "tty": bool(spec.get("tty")),
-        }
-        self._security(document)
-        self._limits(document)
-        self.container.container_id = f"atelier://{meta(pod)['uid'].replace('-', '')}{self.container.name.encode().hex()[:24]}{self.container.restarts:08x}"
-        return kubelet.plain_paths(document, worker) if kubelet.isolation.mode == "plain" else document
-
-    def _own_mounts(self) -> list[dict[str, Any]]:
-        path = self.container.spec.get("terminationMessagePath") or "/dev/termination-log"
-        if path.startswith("/dev/"):  # a device directory cannot gain a file without losing its terminals
-            return []
-        file = self.base / "termination-log"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"")
-        return [{"type": "bind", "target": path, "source": str(file)}]
-
-    def _security(self, document: dict[str, Any]) -> None:
-        context = self.container.spec.get("securityContext") or {}
-        capabilities = context.get("capabilities") or {}
-        document["privileged"] = bool(context.get("privileged"))
-        document["add_capabilities"] = [name.removeprefix("CAP_") for name in capabilities.get("add") or []]
-        # Root without any capability cannot read files of other users, which a container's unprivileged user need not do either.
-        document["drop_capabilities"] = [name.removeprefix("CAP_") for name in capabilities.get("drop") or []]
-        of_pod = at(self.worker.pod, "spec.securityContext", {}) or {}
-        document["run_as_user"] = context.get("runAsUser", of_pod.get("runAsUser"))
-        document["run_as_group"] = context.get("runAsGroup", of_pod.get("runAsGroup"))
-
-    def _limits(self, document: dict[str, Any]) -> None:
-        limits, requests = at(self.container.spec, "resources.limits", {}), at(self.container.spec, "resources.requests", {})
-        memory = int(parse(limits["memory"])) if "memory" in limits else None
-        millis = int(parse(limits["cpu"]) * 1000) if "cpu" in limits else None
-        share = int(parse(requests["cpu"]) * 1000) if "cpu" in requests else None
-        name = f"{meta(self.worker.pod)['uid']}-{self.container.name}-{self.container.restarts}"
-        group = self.worker.kubelet.cgroups.create(name, memory, millis, share)
-        document.update(cgroup_procs=group.procs, cgroup_oom=group.oom, cgroup_dirs=group.dirs)
-        if memory and not group.oom:
-            document["memory_watch"] = memory
 
     # --- while it runs ---
 
@@ -439,9 +361,3 @@ def _seconds(text: str) -> float:
     from k8s.local.documents import parse_time
 
     return parse_time(text).timestamp()
-
-
-def private_directory(path: Path) -> str:
-    path.mkdir(parents=True, exist_ok=True)
-    os.chmod(path, 0o700)
-    return str(path)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from k8s.local import volumes
 from k8s.local.documents import Doc, at, meta, name_of, namespace_of, now
 from k8s.local.errors import StatusError
-from k8s.local.kubelet.container import Runner, private_directory
+from k8s.local.kubelet.container import Runner
 from k8s.local.kubelet.env import Surroundings, service_links
+from k8s.local.kubelet.launch import private_directory
 from k8s.local.kubelet.status import Container, pod_status, policy_of
 from k8s.local.volumes import Volume, VolumeError
 

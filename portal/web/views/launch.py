@@ -184,5 +184,7 @@ def _form_page(request: HttpRequest, row: Template, launch_form: LaunchForm, sta
     user = signed_in(request)
     flavors = [item for item in selectors.flavors_with_capacity(user) if not why_not(row.spec, item.flavor)]
     chosen = launch_form["flavor"].value() or next((item.flavor.slug for item in flavors if item.capacity.fits), "")
-    context = {"section": "launch", "template": row, "form": launch_form, "groups": _by_family(flavors), "chosen": chosen, "teams": _teams(user)}
+    context = {"section": "launch", "template": row, "form": launch_form, "chosen": chosen, "teams": _teams(user)}
+    # What no node can hold is told, but not offered. While the nodes are not known everything is.
+    context |= {"groups": _by_family([item for item in flavors if item.capacity.fits]), "absent": [item for item in flavors if not item.capacity.fits]}
     return render(request, "web/launch_form.html", context, status=status)

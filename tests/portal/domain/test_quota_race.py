@@ -27,7 +27,8 @@ def race(url: str, tmp_path: Path, attempts: int, *options: str) -> dict[str, An
 
 def test_sixteen_writers_are_never_granted_more_than_there_is(url: str, tmp_path: Path) -> None:
     taking = race(url, tmp_path, 320, "fill")
-    assert (taking["grants"], taking["held"], taking["peak"]) == (LIMIT, LIMIT, LIMIT), "exactly what there is, and all of it"
+    assert (taking["grants"], taking["held"]) == (LIMIT, LIMIT), "exactly what there is, and all of it"
+    assert taking["peak"] <= LIMIT, "a writer that is through before another begins is not counted with it"
     assert set(taking["accounts"].values()) == {LIMIT}
 
     both = race(url, tmp_path, 2400)
