@@ -172,6 +172,12 @@ PHRASES = (
     _("There is no such priority; in team %(team)s you may use %(choice)s."),
     _("%(priority)s is for leads of a team only; in team %(team)s you may use %(choice)s."),
     _("%(priority)s is for certain teams only; in team %(team)s you may use %(choice)s."),
+    # why no node can hold it
+    _("no node has the label %(label)s"),
+    _("nodes are kept for others by the taint %(taint)s"),
+    _("no node has %(first)s (the largest node has %(most)s) or %(second)s (the largest node has %(other)s)"),
+    _("no node has %(wanted)s (the largest node has %(most)s)"),
+    _("no single node has all of %(all)s"),
     # what goes wrong in the cluster
     _("The cluster took %(pod)s off its node: %(message)s It is started again."),
     _("%(pod)s was on node %(node)s, which no longer answers. It is started again on another node when the cluster gives this one up."),

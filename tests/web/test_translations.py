@@ -45,6 +45,8 @@ def test_the_catalogue_holds_nothing_that_no_page_says() -> None:
 def test_a_known_sentence_keeps_its_parts_in_chinese(compiled_catalogue: None) -> None:
     with override("zh-hans"):
         assert phrases.known("alice asked for 4 workers instead of 2.") == "alice 将工作进程数从 2 改为 4。"
+        two = "no node has 96 CPU (the largest node has 2 CPU) or 8 nvidia.com/gpu (the largest node has 1 nvidia.com/gpu)"
+        assert phrases.known(two) == "没有节点有 96 CPU（最大的节点有 2 CPU）或 8 nvidia.com/gpu（最大的节点有 1 nvidia.com/gpu）"
         assert phrases.known("0/3 nodes are available: 3 Insufficient cpu.") == "0/3 nodes are available: 3 Insufficient cpu."
     with override("en"):
         assert phrases.known("Queued.") == "Queued."
