@@ -144,8 +144,9 @@ class _Round:
 
     def _wait(self, facts: Facts) -> float:
         if facts.state is State.RUNNING and facts.desired is Desired.RUNNING:
-            degraded = facts.phase is not Phase.READY or facts.stale
-            return jittered(_RUNNING / 4 if degraded else _RUNNING)
+            # A pod that is still on its way out is a change to come, whose message may be lost.
+            changing = facts.phase is not Phase.READY or facts.stale or (self.look is not None and self.look.leaving)
+            return jittered(_RUNNING / 4 if changing else _RUNNING)
         if facts.held_outside:
             return jittered(_QUEUED)
         if facts.state in (State.STOPPED, State.DELETED, State.AWAITING_APPROVAL) or (facts.state is State.FAILED and facts.empty):

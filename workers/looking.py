@@ -33,6 +33,11 @@ class Look:
     stale: bool
     missing: tuple[str, ...] = ()
 
+    @property
+    def leaving(self) -> bool:
+        """Whether a pod is being deleted and not gone yet."""
+        return any(pod["metadata"].get("deletionTimestamp") for pod in self.seen.pods)
+
 
 def look(context: Context, spec: EnvironmentSpec) -> Look:
     """List what tells how the environment is. Raises `k8s.errors`, `HubError`."""

@@ -18,7 +18,7 @@ from uuid import UUID
 from django.conf import settings
 
 from k8s import errors, names
-from k8s.cluster import CLAIMS, CONFIG_MAPS, PODS, STATEFUL_SETS, Cluster, Kind
+from k8s.cluster import CLAIMS, CONFIG_MAPS, Cluster, Kind
 from portal.domain import services
 from portal.domain.lifecycle import Desired, State
 from portal.domain.models import Environment, Membership, Volume
@@ -34,7 +34,6 @@ _BATCH = 40  # environments whose rows are read again together, right before the
 _LEASE_SECONDS = 20.0
 _NUDGE_AGAIN = 30.0
 _AT_REST = (State.STOPPED, State.DELETED)  # nothing of these may be in the cluster
-_PARENTS_FIRST = {CONFIG_MAPS: 0, STATEFUL_SETS: 1, PODS: 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +46,7 @@ class Thing:
     uid: str
     environment: str = ""
     labels: Mapping[str, str] = field(default_factory=dict, compare=False)
+    parents: frozenset[str] = field(default=frozenset(), compare=False)  # uids of what owns it
 
 
 def thing(kind: Kind, item: Mapping[str, object]) -> Thing | None:
@@ -63,6 +63,7 @@ def thing(kind: Kind, item: Mapping[str, object]) -> Thing | None:
         uid=metadata["uid"],
         environment=labels.get(names.ENVIRONMENT, ""),
         labels={key: labels[key] for key in (names.OWNER, names.TEAM, names.STORAGE) if key in labels},
+        parents=frozenset(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
     )
 
 
@@ -157,8 +158,10 @@ class Orphans:
                         doomed.append(item)
                     else:
                         self._tell(item, "its owner is not the environment's, or nobody of the team")
-            doomed.sort(key=lambda item: _PARENTS_FIRST.get(item.kind, 2))
-            return sum(pool.map(self._delete, doomed))
+            # What is owned goes with its owner, by the cluster's own hand; what that leaves is seen again, without an owner beside it.
+            going = {item.uid for item in doomed}
+            roots = [item for item in doomed if not item.parents & going]
+            return sum(pool.map(self._delete, roots))
         finally:
             for key in held:
                 services.lease_release(key, holder, 0.0)

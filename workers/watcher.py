@@ -56,7 +56,7 @@ _OLD_EVENTS = timedelta(minutes=10)  # older ones were told by an earlier watche
 _EVENTS_RELIST = 240.0  # each list tells every event again, to a recorder that knows most of them
 _NODES_EVERY = 60.0
 _NODES_PAUSE = 1.0
-_ORPHANS_EVERY, _SERVERS_EVERY, _CLAIMS_EVERY = 5.0, 30.0, 60.0
+_ORPHANS_EVERY, _SERVERS_EVERY, _CLAIMS_EVERY = 8.0, 30.0, 60.0
 _MISSED_SECONDS = 60.0  # what a follower heard in so long may not have been acted upon by a leader that died
 _TIDY_FROM = 50_000  # objects
 _OTHER_KINDS = (api.JOBS, api.CONFIG_MAPS, api.SERVICES, api.SECRETS, api.POLICIES, api.CLAIMS)

@@ -104,10 +104,28 @@ def test_a_run_on_a_lost_node_begins_again_elsewhere_and_counts_as_no_try(site: 
     assert "failed" not in states(environment)
 
 
+STUBBORN = ["python", "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(3600)"]
+
+
+def test_while_a_replica_is_on_its_way_out_the_next_look_is_soon(site: Site) -> None:
+    """That it is gone may be told to nobody, and what is up is looked at only once a minute."""
+    environment = small(site.world.request(params={"workers": 2}), command=STUBBORN)
+    site.until_state(environment, "running")
+    services.environment_scale(actor=site.world.alice, environment_id=environment.pk, workers=1)
+
+    def leaving() -> bool:
+        pods = site.cluster.find(api.PODS, "atelier-vision", labels=f"{names.ENVIRONMENT}={environment.pk}")
+        return any(pod["metadata"].get("deletionTimestamp") for pod in pods)
+
+    site.until(environment, lambda now: leaving(), "a worker to be told to end")
+    seen = site.look(environment)
+    assert seen.state == "running"
+    assert seen.next_check_at < timezone.now() + timedelta(seconds=30)
+
+
 def test_a_pod_that_only_takes_long_to_end_is_not_given_up_on_a_living_node(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looking, "_OVERDUE", timedelta(seconds=-3600))  # every pod that is being deleted is overdue
-    stubborn = ["python", "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(3600)"]
-    environment = small(site.world.request(params={"workers": 1}), command=stubborn)
+    environment = small(site.world.request(params={"workers": 1}), command=STUBBORN)
     site.until_state(environment, "running")
     pod = pod_of(site, environment, "worker")
     site.cluster.delete(pod)
