@@ -117,7 +117,8 @@ class Network:
         """Endpoints, forwarders and names, as services and pods are now."""
         pods: dict[str, list[Doc]] = {}
         for pod in self.client.list("Pod"):
-            pods.setdefault(namespace_of(pod), []).append(pod)
+            if at(pod, "status.podIP"):  # each service looks at all of these; pods that only wait may be very many
+                pods.setdefault(namespace_of(pod), []).append(pod)
         wanted: dict[Target, list[Target]] = {}
         lines: dict[str, list[Line]] = {}
         for service in self.client.list("Service"):
