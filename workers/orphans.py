@@ -101,7 +101,7 @@ class Orphans:
     # --- objects --------------------------------------------------------------------
 
     def objects(self, things: Iterable[Thing], now: float | None = None) -> int:
-        """Look at everything that is there; how many objects were deleted. Raises the database's errors."""
+        """Look at everything that is there; how many objects were deleted, not counting what went with its owner. Raises the database's errors."""
         now = time.monotonic() if now is None else now
         found = list(things)
         wanted = _wanted()

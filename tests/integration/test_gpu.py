@@ -14,7 +14,7 @@ from k8s.local.kubelet.devices import find_gpus
 from k8s.local.runtimes import ENGINES
 from portal.ops.client import Api, Browser
 from portal.runtime import write_private
-from tests.stack import Stack, wait_until
+from tests.stack import Stack, running, wait_until
 
 GPUS = find_gpus()
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(len(GPUS) != 1, reason="needs a machine with one NVIDIA GPU")]
@@ -107,13 +107,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     write_private(nodes, NODES)
     (catalogue / "flavors").mkdir(parents=True)
     write_private(catalogue / "flavors" / "one-gpu.yaml", FLAVOR)
-    stack = Stack(folder / "var", CLUSTER_NODES=str(nodes), SWEEP_SECONDS="2")
-    try:
-        stack.start()
+    with running(folder / "var", CLUSTER_NODES=str(nodes), SWEEP_SECONDS="2") as stack:
         stack.manage("load_catalogue", str(catalogue))
         yield stack
-    finally:
-        stack.stop()
 
 
 @pytest.fixture(scope="module")

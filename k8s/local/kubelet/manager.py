@@ -37,11 +37,11 @@ STOP_GRACE = 3.0  # seconds between TERM and KILL when the cluster itself ends
 _WATCHED = ("Node", "Pod", "ConfigMap", "Secret", "PersistentVolumeClaim")
 
 
-def _outermost(paths: Iterable[str]) -> list[str]:
+def _outermost(paths: Iterable[Path]) -> list[Path]:
     """Without those that lie below another one: what a masked directory holds cannot be reached any more, not even to mask it."""
-    kept: list[str] = []
+    kept: list[Path] = []
     for path in sorted(paths):
-        if not any(f"{path}/".startswith(f"{one}/") for one in kept):
+        if not any(path.is_relative_to(one) for one in kept):
             kept.append(path)
     return kept
 
@@ -62,8 +62,9 @@ class Kubelet:
         self.workers: dict[str, PodWorker] = {}
         self.meter = Meter(self, options.metrics_window)
         self.gpu_meter = GpuMeter(self.devices)
-        hidden = [str(options.state_dir), *filter(None, os.environ.get("ATELIER_CLUSTER_HIDE", "").split(":"))]
-        self.masks = _outermost(path for path in hidden if not sys.prefix.startswith(path) and not sys.base_prefix.startswith(path))
+        hidden = [options.state_dir, *map(Path, filter(None, os.environ.get("ATELIER_CLUSTER_HIDE", "").split(":")))]
+        programs = (Path(sys.prefix), Path(sys.base_prefix))  # pods run what is there
+        self.masks = [str(path) for path in _outermost(path for path in hidden if not any(each.is_relative_to(path) for each in programs))]
         self._background: set[asyncio.Task[Any]] = set()
         self._cut_off: dict[str, asyncio.Task[Any]] = {}  # nodes that are lost, and the end of what was being started there
 
