@@ -246,8 +246,8 @@ class Shim:
             record["init_start"] = linux.start_time(self.child)
         write_json(f"{directory}/state.json", record)
         failure = self._read_report(report)
+        log = LogFile(self.spec["log"], self.spec["log_limit"])  # first: what is told to run has a log, empty at least
         self._answer(failure or record)
-        log = LogFile(self.spec["log"], self.spec["log_limit"])
         names = ["stdout", "stderr"]
         readers = {fd: Stream(fd, name, log) for fd, name in zip(streams, names, strict=False)}
         status = self._loop(readers, wake_read)
