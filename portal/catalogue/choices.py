@@ -80,7 +80,7 @@ def _property(definition: Mapping[str, Any], at: Path) -> Iterator[Fault]:
     if definition.get("writeOnly") or form == "password":
         yield Fault(at, "parameters are shown to everyone who sees the environment; use `secrets` for what nobody should see")
     elif "enum" in definition:
-        for value in set(definition.get("titles", {})) - {str(value) for value in definition["enum"]}:
+        for value in sorted(set(definition.get("titles", {})) - {str(value) for value in definition["enum"]}):
             yield Fault((*at, "titles", value), f"{value} is not in the enum")
         if len({str(value) for value in definition["enum"]}) < len(definition["enum"]):
             yield Fault((*at, "enum"), "two of the values read alike")

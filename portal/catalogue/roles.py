@@ -101,7 +101,7 @@ def _secrets(role: Mapping[str, Any], secrets: Mapping[str, Any], at: Path) -> I
             yield Fault(path, f"say which key: {', '.join(SECRET_KEYS[secrets[use['secret']]['kind']])}")
         elif keyed and "key" in use and use["key"] not in SECRET_KEYS[secrets[use["secret"]]["kind"]]:
             yield Fault((*path, "key"), f"there is no key {use['key']!r}; there are {', '.join(SECRET_KEYS[secrets[use['secret']]['kind']])}")
-    for name in _OWN_ENV & set(role.get("env", {})):
+    for name in sorted(_OWN_ENV & set(role.get("env", {}))):
         yield Fault((*at, "env", name), "is set by the portal")
 
 

@@ -155,19 +155,20 @@ def _collisions(entries: Sequence[Entry], template_spec: Mapping[str, Any]) -> d
         path, what = entry["mount_path"], entry["ref"] or entry["storage"]
         for name, other in taken.items():
             if path and (path == other or other.startswith(path + "/") or (name != "home" and path.startswith(other + "/"))):
-                found[index] = f"{path} and {other} ({name}) would lie on each other; give one of them another mount_path."
+                found.setdefault(index, f"{path} and {other} ({name}) would lie on each other; give one of them another mount_path.")
         if path:
             taken[what] = path
         for variable in _variables(entry):
             if variable in variables:
-                found[index] = f"{what} and {variables[variable]} both set the variable {variable}; choose one of them."
+                found.setdefault(index, f"{what} and {variables[variable]} both set the variable {variable}; choose one of them.")
             variables[variable] = what
     return found
 
 
-def _variables(entry: Entry) -> set[str]:
+def _variables(entry: Entry) -> list[str]:
+    """In the order of their names, so that the same wish is refused in the same words each time."""
     document = entry["document"]
-    return set() if entry["ref"] else set((document.get(document.get("kind", ""), {}) or {}).get("env") or {})
+    return [] if entry["ref"] else sorted((document.get(document.get("kind", ""), {}) or {}).get("env") or {})
 
 
 def refresh(environment: Environment) -> list[Entry]:
