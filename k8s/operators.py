@@ -15,12 +15,12 @@ Whether a form is sound is checked when the catalogue is loaded (`portal.catalog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import Rejected
-from .spec import EnvironmentSpec, Operator, Role
+from .spec import EnvironmentSpec, Operator, Role, StatusRule
 
 Document = dict[str, Any]
 
@@ -92,9 +92,9 @@ def custom_object(spec: EnvironmentSpec, operator: Operator, metadata: Mapping[s
 # --- what the operator says -----------------------------------------------------
 
 
-def standing(operator: Operator, item: Mapping[str, Any]) -> Standing:
+def standing(rules: Iterable[StatusRule], item: Mapping[str, Any]) -> Standing:
     """What the operator says of its object. The first rule that holds counts."""
-    for rule in operator.status:
+    for rule in rules:
         condition: Mapping[str, Any] = (
             next((each for each in _at(item, "status.conditions") or () if each.get("type") == rule.condition), {}) if rule.condition else {}
         )

@@ -143,7 +143,7 @@ def _pods_of_set(item: Object, pods: Sequence[Object]) -> int:
 def _cluster_verdict(spec: EnvironmentSpec, seen: Seen, findings: Sequence[Finding], was_ready: bool, now: datetime) -> Verdict:
     if not seen.sets and not seen.jobs and not seen.pods and seen.custom is None:
         return Verdict(phase=Phase.GONE)
-    said = operators.standing(spec.operator, seen.custom) if spec.operator and seen.custom else operators.Standing()
+    said = operators.standing(spec.operator.status, seen.custom) if spec.operator and seen.custom else operators.Standing()
     if ended := _end_by_operator(spec, said) or _end_of_runs(spec, seen, now):
         return ended
     ready = {role.name: _ready_count(role, seen) for role in spec.roles}

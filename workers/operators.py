@@ -49,17 +49,27 @@ def chosen(template: Mapping[str, Any], key: str, values: Mapping[str, Value]) -
         plural=document["plural"],
         body=_filled(document["body"], values),
         roles=roles_in(document["body"]),
-        status=tuple(
-            StatusRule(
-                phase=rule["phase"],
-                path=rule.get("path", ""),
-                values=tuple(rule.get("values", ())),
-                condition=rule.get("condition", ""),
-                message=rule.get("message", ""),
-            )
-            for rule in document["status"]
-        ),
+        status=rules_in(document),
     )
+
+
+def rules_in(document: Mapping[str, Any]) -> tuple[StatusRule, ...]:
+    """How an operator of a template is asked about its object."""
+    return tuple(
+        StatusRule(
+            phase=rule["phase"],
+            path=rule.get("path", ""),
+            values=tuple(rule.get("values", ())),
+            condition=rule.get("condition", ""),
+            message=rule.get("message", ""),
+        )
+        for rule in document["status"]
+    )
+
+
+def kind_in(document: Mapping[str, Any]) -> Kind:
+    """The kind of an operator's object, by a template."""
+    return Kind(version=document["api"], name=document["kind"], plural=document["plural"])
 
 
 def settle(cluster: Cluster, environment: Environment) -> None:
@@ -76,7 +86,7 @@ def settle(cluster: Cluster, environment: Environment) -> None:
         remedy = "Ask an admin to install it, or choose another template."
         raise OperatorMissing(f"This template needs an operator that the cluster does not have: {there}. {remedy}")
     for document in template.get("operators") or ():
-        api.know(_kind(document))
+        api.know(kind_in(document))
 
 
 def object_of(cluster: Cluster, spec: EnvironmentSpec) -> dict[str, Any] | None:
@@ -93,16 +103,12 @@ def left(cluster: Cluster, environment: Environment) -> list[dict[str, Any]]:
     if not document:
         return []
     name = names.object_name(environment.name, str(environment.id))
-    found = cluster.get(api.know(_kind(document)), name, names.namespace(environment.team.slug))
+    found = cluster.get(api.know(kind_in(document)), name, names.namespace(environment.team.slug))
     return [found] if found and found["metadata"].get("labels", {}).get(names.ENVIRONMENT) == str(environment.id) else []
 
 
 def _document(template: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return next((each for each in template.get("operators") or () if key_of(each) == key), {})
-
-
-def _kind(document: Mapping[str, Any]) -> Kind:
-    return Kind(version=document["api"], name=document["kind"], plural=document["plural"])
 
 
 def hosts_by(template: Mapping[str, Any], key: str) -> Mapping[str, str]:

@@ -33,6 +33,7 @@ from django.db import DatabaseError, close_old_connections
 from k8s import cluster as api
 from k8s import errors, names
 from k8s.cluster import Cluster
+from k8s.operators import READY
 from portal.celery import app
 from portal.domain import services
 from portal.domain.lifecycle import State
@@ -45,6 +46,7 @@ from .hub import Hub, HubError
 from .leader import Leader
 from .mirror import Mirror
 from .nudges import Nudges
+from .operated import Operated, OperatedSeen
 from .orphans import Orphans, Thing, thing
 from .starts import Starts
 
@@ -147,13 +149,14 @@ class Watcher:
             Mirror(cluster, kind, self._thing_changed, partial(thing, kind), labels=ours if kind is api.CLAIMS else labelled, metadata_only=True)
             for kind in _OTHER_KINDS
         ]
+        self.operated = Operated(cluster, labelled, self._operated_changed)
 
     @property
     def mirrors(self) -> list[Mirror[Any]]:
         return [self.pods, self.sets, self.nodes, self.events, *self.others]
 
     def start(self) -> None:
-        for thread in (self.leader, self.nudges, self.recorder, self.clock, *self.mirrors):
+        for thread in (self.leader, self.nudges, self.recorder, self.clock, *self.mirrors, self.operated):
             thread.start()
         for name, work in (("nodes", self._keep_nodes), ("starts", self.starts.run), ("orphans", self._keep_house)):
             threading.Thread(target=work, name=name, daemon=True).start()
@@ -163,6 +166,7 @@ class Watcher:
         self.ending.set()
         self.clock.stop()
         self.leader.stop()
+        self.operated.stop()
         for mirror in self.mirrors:
             mirror.stop()
 
@@ -209,6 +213,14 @@ class Watcher:
         found = new or old
         if found and self._remember(found.thing) and self.sets.synced.is_set() and (old is None or new is None or old.ready != new.ready):
             self._nudge(found.thing.environment)
+
+    def _operated_changed(self, old: OperatedSeen | None, new: OperatedSeen | None) -> None:
+        found = new or old
+        if found is None or not self._remember(found.thing) or old == new:
+            return
+        if old is None and new is not None and any(said.phase == READY for said in new.says):
+            return  # it was up before this process
+        self._nudge(found.thing.environment)
 
     def _thing_changed(self, old: Thing | None, new: Thing | None) -> None:
         found = new or old

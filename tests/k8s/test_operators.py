@@ -105,4 +105,4 @@ def test_what_is_no_number_is_said() -> None:
     ],
 )
 def test_what_the_operator_says(status: dict[str, Any], expected: tuple[str, str]) -> None:
-    assert operators.standing(operator(), {"status": status}) == Standing(*expected)
+    assert operators.standing(RULES, {"status": status}) == Standing(*expected)

@@ -13,9 +13,12 @@ from k8s import cluster as api
 from k8s import names
 from k8s.cluster import Cluster, Kind
 from portal.domain import services
-from portal.domain.models import Environment, Template
+from portal.domain.models import Environment, Template, TemplateVersion
 from tests.embedded import EmbeddedCluster
+from tests.stack import wait_until
 from workers import served, teams
+from workers.hub import Hub
+from workers.watcher import Watcher
 
 from .conftest import World, make_world, row
 from .test_converge import Site
@@ -98,7 +101,9 @@ def site(with_things: EmbeddedCluster, transactional_db: None, settings: Any, tm
 
 
 def ask(world: World, spec: dict[str, Any]) -> Environment:
-    Template.objects.update_or_create(slug=spec["slug"], defaults={"kind": "cluster", "title": spec["title"], "spec": spec, "version": spec["version"]})
+    defaults = {"kind": "cluster", "title": spec["title"], "spec": spec, "version": spec["version"]}
+    stored, _ = Template.objects.update_or_create(slug=spec["slug"], defaults=defaults)
+    TemplateVersion.objects.update_or_create(template=stored, version=spec["version"], defaults={"spec": spec})
     return world.request("grid", template=spec["slug"])
 
 
@@ -151,6 +156,38 @@ def test_what_the_operator_gives_up_fails_in_its_words(site: Site, with_things: 
     assert "no licence for 2 workers" in failed.message
     assert failed.reserved == {}
     site.until(environment, lambda now: not site.left(environment) and thing_of(site, environment) is None, "nothing to be left")
+
+
+def test_what_an_operator_says_wakes_a_worker_at_once(site: Site, with_things: EmbeddedCluster, settings: Any) -> None:
+    operator, environment = Operator(with_things), ask(site.world, template())
+    watcher = Watcher(site.cluster, Hub("http://127.0.0.1:9/hub/api", "none"))
+    watcher.leader._until = float("inf")  # as with the lease
+    nudged: list[str] = []
+    watcher.nudges.nudge = nudged.append  # type: ignore[method-assign]
+    try:
+        thing = made(site, environment)
+        watcher.operated.look()
+        wait_until(lambda: nudged, "word of the object")
+        nudged.clear()
+        operator.say(thing, state="preparing", beat=1)  # no rule reads this
+        operator.say(thing, state="broken", why="no licence")
+        wait_until(lambda: nudged, "word of the fault")
+        operator.say(thing, state="broken", why="no licence", beat=2)
+        site.cluster.delete(thing)
+        wait_until(lambda: len(nudged) > 1, "word of its end")
+        assert nudged == [str(environment.pk)] * 2, "once for the fault, once for the end"
+
+        settings.OPERATORS = "none"
+        watcher.operated.look()
+        again = made(site, environment)
+        nudged.clear()
+        operator.say(again, state="broken")
+        settings.OPERATORS = "auto"
+        watcher.operated.look()
+        wait_until(lambda: nudged, "what was said while nobody listened")
+        assert nudged == [str(environment.pk)]
+    finally:
+        watcher.operated.stop()
 
 
 def test_what_the_operator_has_run_to_its_end_is_stopped(site: Site, with_things: EmbeddedCluster) -> None:
