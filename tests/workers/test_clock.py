@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -45,22 +46,23 @@ current-context: none
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A database with its tables, and a queue. No other process runs; the cluster does not answer."""
     folder = tmp_path_factory.mktemp("clock")
     more = {"DATABASE_URL": str(request.getfixturevalue("postgres_url"))} if request.param == "postgresql" else {}
     (folder / "kubeconfig").write_text(_NO_CLUSTER)
-    stack = Parts(folder / "var", SWEEP_SECONDS="2", KUBECONFIG=str(folder / "kubeconfig"), **more)
+    stack = Installation(folder / "var", SWEEP_SECONDS="2", KUBECONFIG=str(folder / "kubeconfig"), **more)
     stack.var.mkdir()
     if not more:
         put_database(stack.var / "atelier.sqlite3")
     if more:  # the PostgreSQL of the session may have been used by other tests
-        run(stack, "from django.db import connection as c\nc.cursor().execute('DROP SCHEMA public CASCADE; CREATE SCHEMA public')")
+        stack.run("from django.db import connection as c\nc.cursor().execute('DROP SCHEMA public CASCADE; CREATE SCHEMA public')")
     try:
         stack.start_part("redis")
-        run(stack, SETUP)
+        stack.run(SETUP)
         yield stack
     finally:
+        stack.end_shell()
         stack.stop()
 
 
@@ -76,10 +78,10 @@ Team.objects.create(slug="vision", name="Vision")
 
 
 @pytest.fixture
-def stack(installation: Parts) -> Iterator[Parts]:
+def stack(installation: Installation) -> Iterator[Installation]:
     """The same without environments, ticks and messages, and with nothing but the queue running."""
     settings = dict(installation.settings)
-    run(installation, "from portal.domain.models import *\nEnvironment.objects.all().delete()\nTick.objects.all().delete()")
+    installation.run("from portal.domain.models import *\nEnvironment.objects.all().delete()\nTick.objects.all().delete()")
     Queue(installation).redis.flushall()
     yield installation
     for name in [name for name in installation.parts if name != "redis"]:
@@ -87,18 +89,58 @@ def stack(installation: Parts) -> Iterator[Parts]:
     installation.settings = settings
 
 
-def run(stack: Parts, code: str) -> str:
-    """What a piece of Python printed, in the installation's settings."""
-    env = {**stack.env, "DJANGO_SETTINGS_MODULE": "portal.settings"}
-    done = subprocess.run([sys.executable, "-c", "import django\ndjango.setup()\n" + code], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+# Takes a piece of Python a line, as JSON, and answers in the same way with what it printed and how it failed.
+SHELL = """
+import contextlib, io, json, sys, traceback, django
+from django.db import connections
+django.setup()
+answers = sys.stdout
+for line in sys.stdin:
+    printed, failed = io.StringIO(), ""
+    with contextlib.redirect_stdout(printed):
+        try:
+            exec(json.loads(line), {"__name__": "piece"})
+        except BaseException:
+            failed = traceback.format_exc()
+    connections.close_all()  # a test takes the database away
+    print(json.dumps([printed.getvalue(), failed]), file=answers, flush=True)
+"""
+
+
+class Installation(Parts):
+    """Parts, and a process beside them that runs pieces of Python in their settings: one start of Django serves many pieces."""
+
+    def __init__(self, var: Path, **settings: str) -> None:
+        super().__init__(var, **settings)
+        self._shell: subprocess.Popen[str] | None = None
+        self._shell_env: dict[str, str] = {}
+
+    def run(self, code: str) -> str:
+        """What a piece of Python printed."""
+        if self._shell is None or self._shell_env != self.env:
+            self.end_shell()
+            self._shell_env = self.env
+            env = {**self.env, "DJANGO_SETTINGS_MODULE": "portal.settings"}
+            self._shell = subprocess.Popen([sys.executable, "-c", SHELL], cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
+        print(json.dumps(code), file=self._shell.stdin, flush=True)
+        printed, failed = json.loads(self._shell.stdout.readline())
+        assert not failed, failed
+        return str(printed)
+
+    def end_shell(self) -> None:
+        if self._shell is not None:
+            assert self._shell.stdin is not None
+            self._shell.stdin.close()
+            self._shell.wait(60)
+            self._shell = None
 
 
 class Queue:
     """The messages that wait."""
 
-    def __init__(self, stack: Parts) -> None:
+    def __init__(self, stack: Installation) -> None:
         from portal.runtime import secret, socket_path
 
         self.redis = redis.Redis(unix_socket_path=str(socket_path(stack.var, "redis.sock")), password=secret(stack.var, "redis_password"))
@@ -120,7 +162,7 @@ class Queue:
         return [body[0][0] for body in bodies]
 
 
-def clock(stack: Parts) -> subprocess.Popen[bytes]:
+def clock(stack: Installation) -> subprocess.Popen[bytes]:
     env = {**stack.env, "DJANGO_SETTINGS_MODULE": "portal.settings"}
     process = subprocess.Popen([sys.executable, "-c", CLOCK], cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -128,7 +170,7 @@ def clock(stack: Parts) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_each_tick_is_sent_once_and_goes_on_when_a_clock_is_killed(stack: Parts) -> None:
+def test_each_tick_is_sent_once_and_goes_on_when_a_clock_is_killed(stack: Installation) -> None:
     queue = Queue(stack)
     clocks = [clock(stack) for _ in range(3)]
     try:
@@ -147,7 +189,7 @@ def test_each_tick_is_sent_once_and_goes_on_when_a_clock_is_killed(stack: Parts)
     assert all(message["headers"]["expires"] for message in queue.messages() if message["headers"]["task"].startswith("tests."))
 
 
-def test_time_goes_on_when_database_and_queue_were_away(stack: Parts) -> None:
+def test_time_goes_on_when_database_and_queue_were_away(stack: Installation) -> None:
     queue = Queue(stack)
     process = clock(stack)
     try:
@@ -179,8 +221,8 @@ for row in rows: print(row.pk)
 """
 
 
-def make(stack: Parts, count: int, states: str = "'queued'", due: str = "None") -> list[str]:
-    return run(stack, MAKE.format(count=count, states=states + ",", due=due)).split()
+def make(stack: Installation, count: int, states: str = "'queued'", due: str = "None") -> list[str]:
+    return stack.run(MAKE.format(count=count, states=states + ",", due=due)).split()
 
 
 LEFT = """
@@ -193,15 +235,15 @@ while Environment.objects.filter(state="requested").exists():
 """
 
 
-def none_left(stack: Parts) -> None:
+def none_left(stack: Installation) -> None:
     """Wait until each was looked at by a worker."""
-    run(stack, LEFT)
+    stack.run(LEFT)
 
 
-def test_a_worker_ticks_by_itself_and_finds_what_lost_its_message(stack: Parts) -> None:
+def test_a_worker_ticks_by_itself_and_finds_what_lost_its_message(stack: Installation) -> None:
     queue = Queue(stack)
     made = make(stack, 12, states="'requested'")
-    run(stack, "from workers.tasks import sweep\nsweep()")
+    stack.run("from workers.tasks import sweep\nsweep()")
     assert sorted(queue.arguments("workers.converge")) == sorted(made)
     queue.redis.flushall()
     assert queue.messages() == []
@@ -221,18 +263,18 @@ while due() == before:
 """
 
 
-def test_a_worker_whose_child_was_killed_goes_on_ticking_and_working(stack: Parts) -> None:
+def test_a_worker_whose_child_was_killed_goes_on_ticking_and_working(stack: Installation) -> None:
     stack.start_part("worker")
-    run(stack, TICKED)
+    stack.run(TICKED)
     for _ in range(3):
         children = [child for child in psutil.Process(stack.parts["worker"].pid).children() if child.status() != psutil.STATUS_ZOMBIE]
         children[0].kill()
-        run(stack, TICKED)
+        stack.run(TICKED)
     make(stack, 3, states="'requested'")
     none_left(stack)
 
 
-def test_a_worker_that_is_told_to_stop_while_its_pool_comes_up_ends(stack: Parts) -> None:
+def test_a_worker_that_is_told_to_stop_while_its_pool_comes_up_ends(stack: Installation) -> None:
     """A new process of the pool connects to the cluster. A silent one, which is given up after half a minute, must not keep the worker."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         kubeconfig = stack.var / "silent"
@@ -269,10 +311,10 @@ print(json.dumps(claims))
 """
 
 
-def test_sweeps_at_the_same_time_claim_different_ones_the_most_overdue_first(stack: Parts) -> None:
+def test_sweeps_at_the_same_time_claim_different_ones_the_most_overdue_first(stack: Installation) -> None:
     stack.settings["SWEEP_SECONDS"] = "600"  # claims must not come due again meanwhile
     make(stack, 600, states="'queued', 'stopped', 'deleted'")
-    claims = json.loads(run(stack, CLAIM))
+    claims = json.loads(stack.run(CLAIM))
     claimed = [place for claim in claims for place in claim]
     assert sorted(claimed) == [place for place in range(600) if place % 3 != 2], "each live one once, no deleted one"
     assert all(claim == sorted(claim) for claim in claims)
@@ -293,9 +335,9 @@ print(json.dumps([sweeps(8), *(sweeps(4) for _ in range(8))]))
 """
 
 
-def test_the_queue_is_bounded_and_nobody_starves(stack: Parts) -> None:
+def test_the_queue_is_bounded_and_nobody_starves(stack: Installation) -> None:
     made = make(stack, 900)
-    first, *later = json.loads(run(stack, SWEEPS))
+    first, *later = json.loads(stack.run(SWEEPS))
     assert len(first) == 400
     assert len(set(first)) == 400, "nobody is in it twice while others were not asked yet"
     assert {key for found in (first, *later) for key in found} == set(made)
