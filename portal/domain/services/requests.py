@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 from uuid import uuid4
 
 from django.conf import settings
@@ -24,6 +24,21 @@ from .amounts import running_amounts
 from .checks import DEFAULT_EXPIRY, check_expiry, check_flavor, check_name, check_params, flavor_for, team_for, template_for
 from .events import append
 from .mounts import Entry, ensure_claims, new_claim_bytes, resolve
+
+
+class Asked(TypedDict, total=False):
+    """What somebody asks for, unchecked. `template`, `flavor`, `team` and `priority` are slugs; an empty `team` means the asker's only one, an
+    empty `priority` the default. `mounts` are storages, datasets and models to have inside it (see `services.mounts`)."""
+
+    name: Required[str]
+    template: Required[str]
+    flavor: Required[str]
+    team: Required[str]
+    params: Mapping[str, Any] | None
+    expires_in: timedelta | None
+    priority: str
+    schedule: Mapping[str, Any] | None
+    mounts: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,22 +81,13 @@ class Preview:
     cost: Decimal | None  # the same for the whole of its granted time
 
 
-def prepare(
-    *,
-    actor: User,
-    name: str,
-    template: str,
-    flavor: str,
-    team: str,
-    params: Mapping[str, Any] | None,
-    expires_in: timedelta | None,
-    priority: str,
-    schedule: Mapping[str, Any] | None,
-    wishes: Any = None,
-) -> Draft:
+def prepare(*, actor: User, **asked: Unpack[Asked]) -> Draft:
     """Check a request. Raises ValidationError naming every wrong field at once, Forbidden for an inactive user."""
+    if unknown := asked.keys() - Asked.__annotations__:
+        raise TypeError(f"nobody can ask for {', '.join(sorted(unknown))}")  # a caller's typing error; who types is told by mypy
     if not User.objects.filter(pk=actor.pk, is_active=True).exists():
         raise Forbidden(_DEACTIVATED)
+    name, params = asked["name"], asked.get("params")
     errors: dict[str, list[str]] = {}
 
     def attempt(check: Any, *args: Any) -> Any:
@@ -92,14 +98,14 @@ def prepare(
                 errors.setdefault(field, []).extend(messages)
             return None
 
-    good_name, good_team = attempt(check_name, name), attempt(team_for, actor, team)
-    chosen, shape = attempt(template_for, template), attempt(flavor_for, flavor)
+    good_name, good_team = attempt(check_name, name), attempt(team_for, actor, asked["team"])
+    chosen, shape = attempt(template_for, asked["template"]), attempt(flavor_for, asked["flavor"])
     good_params = attempt(check_params, chosen.spec, {} if params is None else params) if chosen else None
-    expiry = attempt(check_expiry, chosen.spec, expires_in) if chosen else None
+    expiry = attempt(check_expiry, chosen.spec, asked.get("expires_in")) if chosen else None
     usual = (chosen.spec.get("scheduling") or {}).get("priority", "") if chosen else ""
-    urgency: Any = attempt(lambda: admission.priority_for(actor=actor, team=good_team, slug=priority, usual=usual)) if good_team else None
-    times = attempt(schedules.check_schedule, schedule, actor)
-    data: Any = attempt(lambda: resolve(actor=actor, team=good_team, template_spec=chosen.spec, wishes=wishes)) if good_team and chosen else None
+    urgency: Any = attempt(lambda: admission.priority_for(actor=actor, team=good_team, slug=asked.get("priority", ""), usual=usual)) if good_team else None
+    times = attempt(schedules.check_schedule, asked.get("schedule"), actor)
+    data: Any = attempt(lambda: resolve(actor=actor, team=good_team, template_spec=chosen.spec, wishes=asked.get("mounts"))) if good_team and chosen else None
     shapes: tuple[RoleShape, ...] = ()
     if chosen and shape:
         attempt(check_flavor, chosen.spec, shape)
@@ -184,32 +190,9 @@ def _reasons(draft: Draft, storage: int) -> tuple[str, ...]:
     return asking.reasons(team=draft.team, template=draft.template, flavor=draft.flavor, amounts=amounts, granted=draft.expires_in)
 
 
-def environment_preview(
-    *,
-    actor: User,
-    name: str,
-    template: str,
-    flavor: str,
-    team: str,
-    params: Mapping[str, Any] | None = None,
-    expires_in: timedelta | None = None,
-    priority: str = "",
-    schedule: Mapping[str, Any] | None = None,
-    mounts: Any = None,
-) -> Preview:
+def environment_preview(*, actor: User, **asked: Unpack[Asked]) -> Preview:
     """What `environment_request` with the same arguments would do. Raises ValidationError as that does; a full quota is told in the result."""
-    draft = prepare(
-        actor=actor,
-        name=name,
-        template=template,
-        flavor=flavor,
-        team=team,
-        params=params,
-        expires_in=expires_in,
-        priority=priority,
-        schedule=schedule,
-        wishes=mounts,
-    )
+    draft = prepare(actor=actor, **asked)
     volume = Volume.objects.filter(team=draft.team, owner=actor, name=draft.name).first()
     amounts = running_amounts(draft.shapes, draft.expires_in)
     storage = draft.home_bytes if volume is None else 0
@@ -267,39 +250,14 @@ def _hourly(draft: Draft) -> Decimal | None:
     return chip.cost_per_hour * sum(shape.replicas * shape.accelerator_count for shape in draft.shapes)
 
 
-def environment_request(
-    *,
-    actor: User,
-    name: str,
-    template: str,
-    flavor: str,
-    team: str,
-    params: Mapping[str, Any] | None = None,
-    expires_in: timedelta | None = None,
-    priority: str = "",
-    schedule: Mapping[str, Any] | None = None,
-    mounts: Any = None,
-) -> Environment:
+def environment_request(*, actor: User, **asked: Unpack[Asked]) -> Environment:
     """Ask for an environment: its quota is reserved, its row and first event are written, a worker is nudged after commit.
 
-    `template`, `flavor`, `team` and `priority` are slugs; an empty `team` means the actor's only one, an empty `priority` the default.
-    `mounts` are storages, datasets and models to have inside it (see `services.mounts`). What goes beyond self-service waits for approval
-    instead and holds only its storage. Raises ValidationError, QuotaExceeded, Conflict (its former home volume is being purged), Forbidden
-    (inactive user).
+    What goes beyond self-service waits for approval instead and holds only its storage. Raises ValidationError, QuotaExceeded, Conflict
+    (its former home volume is being purged), Forbidden (inactive user).
     """
     # All that can be is done before the transaction: on SQLite that keeps every other writer waiting.
-    draft = prepare(
-        actor=actor,
-        name=name,
-        template=template,
-        flavor=flavor,
-        team=team,
-        params=params,
-        expires_in=expires_in,
-        priority=priority,
-        schedule=schedule,
-        wishes=mounts,
-    )
+    draft = prepare(actor=actor, **asked)
     kept = draft.home_bytes > 0 and Volume.objects.filter(team=draft.team, owner=actor, name=draft.name).exists()
     terms = _terms(draft, new_volume=draft.home_bytes > 0 and not kept)
     ledger.look(draft.team, actor, terms.amounts)
@@ -307,11 +265,11 @@ def environment_request(
         with transaction.atomic():
             _check_still_may(draft)
             if draft.mounts:  # grants and versions may have gone meanwhile
-                draft = replace(draft, mounts=resolve(actor=actor, team=draft.team, template_spec=draft.template.spec, wishes=mounts))
+                draft = replace(draft, mounts=resolve(actor=actor, team=draft.team, template_spec=draft.template.spec, wishes=asked.get("mounts")))
             return _make(draft, terms)
     except IntegrityError as error:
         if "one_live_environment" in str(error) or "UNIQUE" in str(error):
-            raise ValidationError.field("name", _TAKEN.format(name=str(name)[:40])) from error
+            raise ValidationError.field("name", _TAKEN.format(name=str(asked["name"])[:40])) from error
         raise DomainError("The request met another one. Try again.") from error
 
 
