@@ -6,7 +6,7 @@ Everything runs on one event loop, so each call is one atomic step. Documents th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
 from .documents import Doc, clone, meta, name_of, namespace_of, now
 from .errors import StatusError
@@ -29,6 +29,16 @@ class Client:
 
     def get(self, kind: str, namespace: str | None, name: str) -> Doc | None:
         return self.store.get(self.kinds.named(kind).store_key, namespace or "", name)
+
+    def owned(self, kind: str, owner: Doc) -> list[Doc]:
+        """What names `owner` as one of its owners, in the order of its making. What others own costs nothing."""
+        key = self.kinds.named(kind).store_key
+        return _in_order(self.store.get(*place) for place in self.store.owned.get(meta(owner)["uid"], ()) if place[0] == key)
+
+    def free(self, kind: str, namespace: str) -> list[Doc]:
+        """What nothing controls, in the order of its making."""
+        key = self.kinds.named(kind).store_key
+        return _in_order(self.store.get(key, namespace, name) for name in self.store.free.get((key, namespace), ()))
 
     def list(self, kind: str, namespace: str | None = None, *, labels: Mapping[str, str] | None = None) -> list[Doc]:
         found = self.store.docs(self.kinds.named(kind).store_key, namespace)
@@ -115,3 +125,7 @@ class Client:
             self._said[said] = name_of(made)
             while len(self._said) > _REMEMBERED:
                 del self._said[next(iter(self._said))]
+
+
+def _in_order(found: Iterable[Doc | None]) -> list[Doc]:
+    return sorted((doc for doc in found if doc is not None), key=lambda doc: (meta(doc).get("creationTimestamp") or "", name_of(doc)))

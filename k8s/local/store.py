@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .documents import Doc, encode, meta, name_of, namespace_of
 
@@ -28,6 +28,9 @@ FIRST_REVISION = 100  # above 0 and 1, which mean "any" and "long ago" in reques
 RESTART_GAP = 10_000
 FLUSH_SECONDS = 0.02  # for writes that no request waits for
 CHECKPOINT_SECONDS = 5.0
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 class Entry:
@@ -87,6 +90,7 @@ class Store:
         self.oldest = FIRST_REVISION  # a watch may begin at this revision or later
         self.subscriptions: list[Subscription] = []
         self.owned: dict[str, set[tuple[str, str, str]]] = {}  # owner's uid -> (store key, namespace, name) of dependents
+        self.free: dict[tuple[str, str], set[str]] = {}  # (store key, namespace) -> names of what nothing controls
         self.by_uid: dict[str, tuple[str, str, str]] = {}
         self._pending: list[tuple[str, str, str, Entry | None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -147,14 +151,11 @@ class Store:
                 self.by_uid[uid] = where
             else:
                 self.by_uid.pop(uid, None)
-            for owner in meta(doc).get("ownerReferences") or ():
-                dependents = self.owned.setdefault(owner["uid"], set())
-                if present:
-                    dependents.add(where)
-                else:
-                    dependents.discard(where)
-                    if not dependents:
-                        del self.owned[owner["uid"]]
+            owners = meta(doc).get("ownerReferences") or ()
+            for owner in owners:
+                _mark(self.owned, owner["uid"], where, present)
+            if not any(owner.get("controller") for owner in owners):
+                _mark(self.free, (store_key, place[0]), place[1], present)
 
     def _changed(self, change: Change, place: tuple[str, str], entry: Entry | None) -> None:
         change.at = time.monotonic()
@@ -236,6 +237,15 @@ class Store:
     def close(self) -> None:
         self.flush()
         self._db.close()
+
+
+def _mark(index: dict[_K, set[_V]], key: _K, value: _V, present: bool) -> None:
+    if present:
+        index.setdefault(key, set()).add(value)
+    elif key in index:
+        index[key].discard(value)
+        if not index[key]:
+            del index[key]
 
 
 def snapshot(store: Store, keys: Iterable[str], kind_of: Callable[[str], str]) -> Iterator[Change]:

@@ -91,13 +91,9 @@ class Controller:
 
     def pods_of(self, owner: Doc) -> list[Doc]:
         """The pods that `owner` controls; those that match its selector and belong to nobody are adopted."""
-        found = []
-        for pod in self.client.list("Pod", namespace_of(owner)):
-            holder = controller_of(pod)
-            if holder is not None:
-                if holder.get("uid") == meta(owner)["uid"]:
-                    found.append(pod)
-            elif not meta(pod).get("deletionTimestamp") and selector_matches(meta(pod).get("labels") or {}, at(owner, "spec.selector")):
+        found = [pod for pod in self.client.owned("Pod", owner) if (controller_of(pod) or {}).get("uid") == meta(owner)["uid"]]
+        for pod in self.client.free("Pod", namespace_of(owner)):
+            if not meta(pod).get("deletionTimestamp") and selector_matches(meta(pod).get("labels") or {}, at(owner, "spec.selector")):
                 adopted = self.client.modify("Pod", namespace_of(pod), name_of(pod), lambda doc: _adopt(doc, owner))
                 found += [adopted] if adopted else []
         return found

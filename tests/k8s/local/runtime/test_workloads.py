@@ -101,6 +101,23 @@ async def test_deleting_a_set_takes_its_pods_along(world: World) -> None:
     assert not list((world.state / "pods").iterdir()) or await until(lambda: not list((world.state / "pods").iterdir()))
 
 
+async def test_pods_that_nobody_controls_any_more_are_adopted_and_others_left_alone(world: World) -> None:
+    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "set"}}, "template": template("sleep 1000")}
+    world.create({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "old"}, "spec": spec})
+    await until(lambda: status(world, "ReplicaSet", "old").get("readyReplicas") == 2)
+    kept = {name: world.pod(name)["metadata"]["uid"] for name in pods(world)}
+    world.client.delete("ReplicaSet", "default", "old", propagation="Orphan")
+    await until(lambda: not any(world.pod(name)["metadata"].get("ownerReferences") for name in kept))
+    stranger = pod("stranger", "sleep 1000")
+    world.create(stranger)
+    world.create({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "new"}, "spec": {**spec, "replicas": 3}})
+    await until(lambda: status(world, "ReplicaSet", "new").get("readyReplicas") == 3)
+    owners = {name: [owner["name"] for owner in world.pod(name)["metadata"].get("ownerReferences") or ()] for name in pods(world)}
+    assert owners.pop("stranger") == []
+    assert list(owners.values()) == [["new"]] * 3
+    assert {name: world.pod(name)["metadata"]["uid"] for name in kept} == kept
+
+
 async def test_a_deployment_rolls_over_without_a_gap(world: World) -> None:
     spec = {"replicas": 2, "selector": {"matchLabels": {"app": "set"}}, "template": template("sleep 1000")}
     world.create({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec})
