@@ -10,6 +10,7 @@ from portal.catalogue.loader import BUILTIN, FOLDERS, CatalogueError, load
 
 class Command(BaseCommand):
     help = "Load templates, flavors, accelerators and priorities from YAML files into the database. Nothing is changed when any file has a fault."
+    requires_system_checks: list[str] = []  # they would load every page, which takes as long as the work
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
