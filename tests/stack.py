@@ -21,6 +21,7 @@ import httpx
 import psutil
 
 from portal.runtime import ROOT
+from tests.migrated import put_database
 
 # Below those that the system gives to outgoing connections, which would take a port between its choice and its use.
 PORTS = range(15_000, 30_000)
@@ -179,7 +180,7 @@ class Parts(Stack):
         self.parts: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, timeout: float = 300) -> float:
-        self.var.mkdir(parents=True, exist_ok=True)
+        put_database(self.var / "atelier.sqlite3")
         began = time.monotonic()
         for name in self.NAMES:
             self.start_part(name)

@@ -13,6 +13,7 @@ import pytest
 
 from k8s.local.runtimes import Images
 from portal.ops.client import Api
+from tests.migrated import put_database
 from tests.stack import Parts, wait_until
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -23,7 +24,7 @@ class Portal(Parts):
     NAMES = ("redis", "cluster", "worker", "watcher", "web")
 
     def start(self, timeout: float = 240) -> float:
-        self.var.mkdir(parents=True, exist_ok=True)
+        put_database(self.var / "atelier.sqlite3")
         began = time.monotonic()
         for name in self.NAMES:
             self.start_part(name)

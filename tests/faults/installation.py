@@ -24,6 +24,7 @@ from k8s import errors
 from k8s.cluster import Cluster
 from portal.runtime import ROOT, secret, socket_path
 from tests.faultproxy import FaultProxy
+from tests.migrated import put_database
 from tests.stack import Parts, free_ports, wait_until
 
 from .relay import Relay
@@ -57,6 +58,7 @@ class Installation(Parts):
     # --- starting and stopping -----------------------------------------------------
 
     def start(self, timeout: float = 180) -> float:
+        put_database(self.var / "atelier.sqlite3")
         began = time.monotonic()
         self.relay.start()
         self.settings |= {"REDIS_URL": self.relay.url, "KUBECONFIG": str(self.proxy.kubeconfig)}

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from portal.runtime import ROOT, secret
 from tests.migrated import put_database
+from tests.shell import Shell
 from tests.stack import free_ports, wait_until
 
 PASSWORD = "a long enough pass phrase"
@@ -56,17 +57,11 @@ class Site:
             "ATELIER_PROXY_AUTH_TOKEN": secret(var, "proxy_auth_token"),
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def manage(self, *args: str, stdin: str = "") -> str:
-        """What a management command printed."""
-        command = [sys.executable, "manage.py", *args]
-        done = subprocess.run(command, cwd=ROOT, env=self.env, input=stdin, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        self.shell = Shell()
 
     def run(self, code: str) -> str:
-        """What Python code printed in Django's shell."""
-        return self.manage("shell", "--no-imports", stdin=code)
+        """What a piece of Python printed, run with the portal's settings."""
+        return self.shell.run(code, self.env).strip()
 
     def start(self, name: str) -> None:
         commands = {
@@ -103,6 +98,7 @@ class Site:
             process.wait()
 
     def stop_all(self) -> None:
+        self.shell.end()
         for name in list(self.processes):
             self.stop(name)
 
@@ -179,7 +175,7 @@ def people(site: Site) -> None:
         "Membership.objects.create(team=vision, user=alice)\n"
         "Membership.objects.create(team=Team.objects.create(slug='speech', name='Speech'), user=bob)\n"
     )
-    site.manage("oidc_client")
+    site.run("from portal.identity.clients import hub_client_ensure; hub_client_ensure()")
 
 
 @pytest.fixture(scope="package")

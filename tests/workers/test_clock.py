@@ -18,6 +18,7 @@ import redis
 from portal.runtime import ROOT
 from tests.migrated import put_database
 from tests.portal.postgres import postgres_url
+from tests.shell import Shell
 from tests.stack import Parts, wait_until
 
 __all__ = ["postgres_url"]
@@ -62,7 +63,7 @@ def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         stack.run(SETUP)
         yield stack
     finally:
-        stack.end_shell()
+        stack.shell.end()
         stack.stop()
 
 
@@ -89,52 +90,16 @@ def stack(installation: Installation) -> Iterator[Installation]:
     installation.settings = settings
 
 
-# Takes a piece of Python a line, as JSON, and answers in the same way with what it printed and how it failed.
-SHELL = """
-import contextlib, io, json, sys, traceback, django
-from django.db import connections
-django.setup()
-answers = sys.stdout
-for line in sys.stdin:
-    printed, failed = io.StringIO(), ""
-    with contextlib.redirect_stdout(printed):
-        try:
-            exec(json.loads(line), {"__name__": "piece"})
-        except BaseException:
-            failed = traceback.format_exc()
-    connections.close_all()  # a test takes the database away
-    print(json.dumps([printed.getvalue(), failed]), file=answers, flush=True)
-"""
-
-
 class Installation(Parts):
-    """Parts, and a process beside them that runs pieces of Python in their settings: one start of Django serves many pieces."""
+    """Parts, and a process beside them that runs pieces of Python in their settings."""
 
     def __init__(self, var: Path, **settings: str) -> None:
         super().__init__(var, **settings)
-        self._shell: subprocess.Popen[str] | None = None
-        self._shell_env: dict[str, str] = {}
+        self.shell = Shell()
 
     def run(self, code: str) -> str:
         """What a piece of Python printed."""
-        if self._shell is None or self._shell_env != self.env:
-            self.end_shell()
-            self._shell_env = self.env
-            env = {**self.env, "DJANGO_SETTINGS_MODULE": "portal.settings"}
-            self._shell = subprocess.Popen([sys.executable, "-c", SHELL], cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._shell.stdin is not None
-        assert self._shell.stdout is not None
-        print(json.dumps(code), file=self._shell.stdin, flush=True)
-        printed, failed = json.loads(self._shell.stdout.readline())
-        assert not failed, failed
-        return str(printed)
-
-    def end_shell(self) -> None:
-        if self._shell is not None:
-            assert self._shell.stdin is not None
-            self._shell.stdin.close()
-            self._shell.wait(60)
-            self._shell = None
+        return self.shell.run(code, self.env)
 
 
 class Queue:

@@ -107,10 +107,20 @@ def test_a_run_on_a_lost_node_begins_again_elsewhere_and_counts_as_no_try(site: 
 STUBBORN = ["python", "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(3600)"]
 
 
+def stubborn(site: Site, workers: int) -> Environment:
+    """A running environment whose workers no longer end at once when they are told to: before they say so, they do."""
+    environment = small(site.world.request(params={"workers": workers}), command=STUBBORN)
+    site.until_state(environment, "running")
+
+    for pod in site.cluster.find(api.PODS, NAMESPACE, labels=f"{names.ENVIRONMENT}={environment.pk},{names.ROLE}=worker"):
+        name = pod["metadata"]["name"]
+        wait_until(lambda name=name: b"here" in site.cluster.read_log(NAMESPACE, name, "worker", max_bytes=100)[0], f"the first word of {name}")
+    return environment
+
+
 def test_while_a_replica_is_on_its_way_out_the_next_look_is_soon(site: Site) -> None:
     """That it is gone may be told to nobody, and what is up is looked at only once a minute."""
-    environment = small(site.world.request(params={"workers": 2}), command=STUBBORN)
-    site.until_state(environment, "running")
+    environment = stubborn(site, workers=2)
     services.environment_scale(actor=site.world.alice, environment_id=environment.pk, workers=1)
 
     def leaving() -> bool:
@@ -125,8 +135,7 @@ def test_while_a_replica_is_on_its_way_out_the_next_look_is_soon(site: Site) -> 
 
 def test_a_pod_that_only_takes_long_to_end_is_not_given_up_on_a_living_node(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looking, "_OVERDUE", timedelta(seconds=-3600))  # every pod that is being deleted is overdue
-    environment = small(site.world.request(params={"workers": 1}), command=STUBBORN)
-    site.until_state(environment, "running")
+    environment = stubborn(site, workers=1)
     pod = pod_of(site, environment, "worker")
     site.cluster.delete(pod)
     ending = pod_of(site, environment, "worker")
