@@ -74,7 +74,7 @@ def hub() -> None:
 def worker() -> None:
     """Celery. Its main process has a clock too (workers.clock), so there is no beat."""
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # read when Celery is imported; without it a soft shutdown never happens
-    # Celery would run Django's system checks and pass over what they say. They load every page and view, a third of a worker's start.
+    # Celery would run Django's system checks and pass over what they say. They load every page and view, which a worker has no use for.
     os.environ["CELERY_SKIP_CHECKS"] = "1"
     _django("redis", "database", "cluster")
     from celery.platforms import EX_FAILURE
